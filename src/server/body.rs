@@ -1,0 +1,83 @@
+//! A response body that tells its connection when it has ended or been dropped.
+
+use super::activity::Stream;
+use super::connection::Connection;
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+/// A request is under way on this connection until this is dropped.
+pub(super) struct RequestGuard {
+    connection: Rc<Connection>,
+    /// HTTP/2 only.
+    stream: Option<Rc<Stream>>,
+}
+
+impl RequestGuard {
+    pub(super) fn begin(connection: &Rc<Connection>, stream: Option<Rc<Stream>>) -> Self {
+        connection.activity.request_began();
+        Self { connection: Rc::clone(connection), stream }
+    }
+}
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        self.connection.activity.request_ended();
+    }
+}
+
+/// What the server sends: the handler's body, or a few words of the server's own.
+pub(super) enum Answer<B> {
+    Handler(B),
+    Text(Option<Bytes>),
+}
+
+/// A body and the guard that lives as long.
+pub(super) struct Served<B> {
+    answer: Answer<B>,
+    guard: RequestGuard,
+}
+
+impl<B> Served<B> {
+    pub(super) fn new(answer: Answer<B>, guard: RequestGuard) -> Self {
+        Self { answer, guard }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Served<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        if let Some(stream) = &self.guard.stream {
+            stream.asked();
+        }
+        let frame = match &mut self.answer {
+            Answer::Handler(body) => Pin::new(body).poll_frame(cx),
+            Answer::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+        };
+        if let (Some(stream), Poll::Ready(Some(Ok(_)))) = (&self.guard.stream, &frame) {
+            stream.handed(self.guard.connection.activity.clock());
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.answer {
+            Answer::Handler(body) => body.is_end_stream(),
+            Answer::Text(text) => text.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.answer {
+            Answer::Handler(body) => body.size_hint(),
+            Answer::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+        }
+    }
+}

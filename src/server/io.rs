@@ -1,0 +1,287 @@
+//! The byte stream under hyper: TCP or unix, plain or TLS, with the bytes that were looked at put back in front.
+//!
+//! It reports to [`Activity`] and carries the [`Ticket`], so that a connection counts until its last byte, tunnels included.
+
+use super::activity::Activity;
+use super::serve::Ticket;
+use bytes::{Buf, Bytes, BytesMut};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::server::TlsStream;
+
+/// An accepted socket.
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Waits for bytes and appends what is there to `bytes`; 0 at the end of the stream. Needs no memory while it waits.
+    pub(super) async fn read_some(&self, bytes: &mut BytesMut) -> io::Result<usize> {
+        loop {
+            match self {
+                Self::Tcp(stream) => stream.readable().await?,
+                Self::Unix(stream) => stream.readable().await?,
+            }
+            bytes.reserve(FIRST_READ);
+            let read = match self {
+                Self::Tcp(stream) => stream.try_read_buf(bytes),
+                Self::Unix(stream) => stream.try_read_buf(bytes),
+            };
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return done,
+            }
+        }
+    }
+}
+
+/// Holds most request heads and TLS hellos, so that looking at the first bytes costs no extra read.
+const FIRST_READ: usize = 1024;
+
+macro_rules! each_socket {
+    ($self:expr, $stream:ident => $call:expr) => {
+        match $self.get_mut() {
+            Socket::Tcp($stream) => $call,
+            Socket::Unix($stream) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        each_socket!(self, stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        each_socket!(self, stream => Pin::new(stream).poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each_socket!(self, stream => Pin::new(stream).poll_write_vectored(cx, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each_socket!(self, stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each_socket!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
+
+/// A socket with bytes put back in front of it.
+pub(super) struct Rewound {
+    first: Bytes,
+    socket: Socket,
+}
+
+impl Rewound {
+    pub(super) fn new(first: Bytes, socket: Socket) -> Self {
+        Self { first, socket }
+    }
+}
+
+impl AsyncRead for Rewound {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.first.is_empty() {
+            return Pin::new(&mut self.socket).poll_read(cx, buf);
+        }
+        let taken = self.first.len().min(buf.remaining());
+        buf.put_slice(&self.first[..taken]);
+        self.first.advance(taken);
+        if self.first.is_empty() {
+            self.first = Bytes::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Rewound {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+/// Plain or TLS: one type, so that hyper's machinery is compiled once.
+pub(super) enum Transport {
+    Plain(Rewound),
+    Tls(Box<TlsStream<Rewound>>),
+}
+
+/// What hyper reads and writes.
+pub(super) struct Io {
+    transport: Transport,
+    activity: Arc<Activity>,
+    _ticket: Ticket,
+}
+
+impl Io {
+    pub(super) fn new(transport: Transport, activity: Arc<Activity>, ticket: Ticket) -> Self {
+        Self { transport, activity, _ticket: ticket }
+    }
+
+    fn report<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match &result {
+            Poll::Pending => self.activity.blocked(),
+            Poll::Ready(_) => self.activity.sent(),
+        }
+        result
+    }
+}
+
+macro_rules! each_transport {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match &mut $self.transport {
+            Transport::Plain($stream) => $call,
+            Transport::Tls($stream) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let result = each_transport!(self, stream => Pin::new(stream).poll_read(cx, buf));
+        ready!(result)?;
+        if buf.filled().len() > before {
+            self.activity.received();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let result = each_transport!(self, stream => Pin::new(stream).poll_write(cx, bytes));
+        self.report(result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = each_transport!(self, stream => Pin::new(stream).poll_write_vectored(cx, slices));
+        self.report(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = each_transport!(self, stream => Pin::new(stream).poll_flush(cx));
+        match result {
+            Poll::Pending => self.activity.blocked(),
+            Poll::Ready(_) => self.activity.flushed(),
+        }
+        result
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each_transport!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::ServerOptions;
+    use crate::server::activity::{Clock, Command, Phase};
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    fn options() -> ServerOptions {
+        let long = Duration::from_secs(100_000);
+        ServerOptions {
+            tls_handshake: long,
+            request_head: long,
+            keep_alive: long,
+            max_request_head: 65536,
+            max_headers: 100,
+            max_connections: 100,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_stops_reading_is_noticed_and_one_that_goes_on_is_not() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let clock = Arc::new(Clock::default());
+        let activity = Arc::new(Activity::new(Arc::clone(&clock), Phase::Head));
+        activity.request_began();
+        let transport = Transport::Plain(Rewound::new(Bytes::new(), Socket::Unix(ours)));
+        let mut io = Io::new(transport, Arc::clone(&activity), Ticket::for_test().await);
+        let verdict_after_two_minutes = || {
+            (0..240).for_each(|_| clock.advance());
+            activity.verdict(&options(), false)
+        };
+        assert_eq!(verdict_after_two_minutes(), None, "nothing to send is no stall");
+        let mut sent = 0;
+        let chunk = vec![0; 64 * 1024];
+        while let Ok(written) = tokio::time::timeout(Duration::from_millis(50), io.write(&chunk)).await {
+            sent += written.unwrap();
+        }
+        let mut taken = vec![0; sent];
+        theirs.read_exact(&mut taken).await.unwrap();
+        io.write_all(b"more").await.unwrap();
+        assert_eq!(verdict_after_two_minutes(), None, "it read on");
+        while tokio::time::timeout(Duration::from_millis(50), io.write(&chunk)).await.is_ok() {}
+        assert_eq!(verdict_after_two_minutes(), Some(Command::Drop));
+    }
+
+    #[tokio::test]
+    async fn bytes_put_back_come_first_and_only_once() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut stream = Rewound::new(Bytes::from_static(b"first "), Socket::Unix(ours));
+        theirs.write_all(b"second").await.unwrap();
+        drop(theirs);
+        let mut two = [0; 2];
+        stream.read_exact(&mut two).await.unwrap();
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).await.unwrap();
+        assert_eq!((&two, rest.as_str()), (b"fi", "rst second"));
+    }
+}
