@@ -1,0 +1,336 @@
+//! The session store: the only door to where sessions live.
+//!
+//! Rules that hold for every backend (tests: `tests/it/store_conformance.rs`, one suite over all of them):
+//! - `create` fails on a sid that exists; `update`, `touch` report `Absent` instead of reviving; `destroy` of nothing is success.
+//! - an expired record is absent, even before a sweeper ran.
+//! - `update` and `destroy_if` are compare-and-swap: they name the version they were computed from.
+//! - absent is a value, unavailable is a [`StoreError`].
+//! - a caller may be dropped at any moment (the client left): an operation that was started is finished all the same.
+//!
+//! It must not know HTTP, the configuration file or what a session means. All futures belong to one worker (they are not `Send`).
+
+mod embedded;
+pub mod error;
+mod memory;
+mod mongo;
+
+pub use error::StoreError;
+
+use crate::drain::Drain;
+use crate::session::Millis;
+use crate::session::record::Record;
+use crate::session::sid::Sid;
+use embedded::Embedded;
+use memory::Memory;
+use mongo::{Mongo, MongoShared};
+use std::fmt;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What the store is and how long one operation may take.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// Which backend.
+    pub kind: StoreKind,
+    /// `timeouts.store`: one operation, waiting included.
+    pub deadline: Duration,
+    /// `limits.session`: bytes of one stored payload.
+    pub max_payload: usize,
+}
+
+/// The backends.
+#[derive(Debug, Clone)]
+pub enum StoreKind {
+    /// Bounded, gone at exit. `max_bytes` of payloads; past it the sessions that end soonest go first.
+    Memory {
+        /// Bytes of sids and payloads together, with a fixed surcharge for each session's bookkeeping.
+        max_bytes: usize,
+    },
+    /// One crash-safe file.
+    Embedded {
+        /// `store.path`
+        path: PathBuf,
+    },
+    /// A MongoDB collection in connect-mongo's format.
+    Mongodb(MongoOptions),
+}
+
+/// connect-mongo's options.
+#[derive(Clone)]
+pub struct MongoOptions {
+    /// `mongodb://` or `mongodb+srv://`; may hold a password, so `Debug` masks it.
+    pub url: String,
+    /// `database`; `None` is the one in the URL, else `test` as the Node driver has it.
+    pub database: Option<String>,
+    /// `collection`, default `sessions`
+    pub collection: String,
+    /// `stringify`: the session as a JSON string (true) or as a sub-document.
+    pub stringify: bool,
+    /// `timestamps`: keep `createdAt` and `updatedAt`.
+    pub timestamps: bool,
+    /// `touch_after` > 0: keep `lastModified`.
+    pub touch_after: Millis,
+    /// `auto_remove`
+    pub auto_remove: AutoRemove,
+}
+
+/// connect-mongo's `autoRemove`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AutoRemove {
+    /// A TTL index on `expires`.
+    Native,
+    /// A `deleteMany` every so often.
+    Interval(Duration),
+    /// Nobody removes anything.
+    Disabled,
+}
+
+/// The answer to `load`.
+#[derive(Debug, Clone)]
+pub enum Lookup {
+    /// A live session.
+    Live(Loaded),
+    /// No such session, or an expired one.
+    Absent,
+    /// Something is stored that is no session record; the text says what, without its content.
+    Unreadable(String),
+}
+
+/// A live session and what is known of it.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The session.
+    pub record: Record,
+    /// When the store lets it go; `None` when it never does.
+    pub expires_at: Option<Millis>,
+    /// When it was last written or touched, as far as `touch_after` may count on it (mongodb: `lastModified`).
+    pub touched_at: Option<Millis>,
+    /// What a compare-and-swap compares.
+    pub version: Version,
+}
+
+/// What a write was computed from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Version(pub(crate) VersionKind);
+
+/// The answer to `create`.
+#[derive(Debug, Clone)]
+pub enum Created {
+    /// Stored; the version is the new one.
+    Done(Version),
+    /// That sid exists already.
+    Exists,
+}
+
+/// The answer to `update` and `destroy_if`.
+#[derive(Debug, Clone)]
+pub enum Swapped {
+    /// Stored (or destroyed); the version is the new one (for `destroy_if`: the one that was compared).
+    Done(Version),
+    /// Somebody else wrote in between: this is what is stored now.
+    Conflict(Box<Lookup>),
+    /// Gone.
+    Absent,
+}
+
+/// The answer to `touch`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Touched {
+    /// Extended.
+    Done,
+    /// Gone.
+    Absent,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum VersionKind {
+    /// memory, embedded: a number that changes with every write
+    Revision(u64),
+    /// mongodb: the exact stored `session` value
+    Mongo(Arc<bson::RawBson>),
+}
+
+/// What all workers of the process share: the data of `memory`, the file of `embedded`, the settings of `mongodb`.
+pub struct SharedStore(Shared);
+
+enum Shared {
+    Memory(Arc<Memory>),
+    Embedded(Arc<Embedded>),
+    Mongodb(Arc<MongoShared>),
+}
+
+/// One worker's door to the store. Cheap to clone; stays in the worker's thread.
+#[derive(Clone)]
+pub struct Store(Backend);
+
+#[derive(Clone)]
+enum Backend {
+    Memory(Arc<Memory>),
+    Embedded(Arc<Embedded>),
+    Mongodb(Rc<Mongo>),
+}
+
+impl SharedStore {
+    /// Opens the store. A store that is not reachable is no error (readiness tells).
+    ///
+    /// # Errors
+    /// A text for the operator: a file that cannot be opened, or a URL that is none. It never holds the URL's password.
+    pub fn open(options: StoreOptions) -> Result<Self, String> {
+        let StoreOptions { kind, deadline, max_payload } = options;
+        Ok(Self(match kind {
+            StoreKind::Memory { max_bytes } => Shared::Memory(Arc::new(Memory::new(max_bytes, max_payload))),
+            StoreKind::Embedded { path } => {
+                Shared::Embedded(Arc::new(Embedded::open(&path, deadline, max_payload)?))
+            }
+            StoreKind::Mongodb(mongo) => {
+                Shared::Mongodb(Arc::new(MongoShared::new(mongo, deadline, max_payload)?))
+            }
+        }))
+    }
+
+    /// A worker's handle; call it inside that worker's tokio runtime.
+    pub fn attach(&self, drain: &Drain) -> Store {
+        Store(match &self.0 {
+            Shared::Memory(memory) => Backend::Memory(Arc::clone(memory)),
+            Shared::Embedded(embedded) => Backend::Embedded(Arc::clone(embedded)),
+            Shared::Mongodb(shared) => Backend::Mongodb(Mongo::attach(shared, drain)),
+        })
+    }
+
+    /// Flushes and closes: touches that are still in memory reach the disk, and the file's lock is released. Blocks for the
+    /// length of one disk write. What a worker asks for afterwards fails as `Unreachable`.
+    pub fn close(self) {
+        if let Shared::Embedded(embedded) = &self.0 {
+            embedded.close();
+        }
+    }
+}
+
+impl Store {
+    /// Reads a session. Concurrent loads are coalesced where that saves round trips.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store gave no answer; absent and unreadable are values.
+    pub async fn load(&self, sid: &Sid, now: Millis) -> Result<Lookup, StoreError> {
+        match &self.0 {
+            Backend::Memory(memory) => Ok(memory.load(sid, now)),
+            Backend::Embedded(embedded) => embedded.load(sid, now),
+            Backend::Mongodb(mongo) => mongo.load(sid, now).await,
+        }
+    }
+
+    /// Stores a new session.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it is not known to be stored.
+    pub async fn create(
+        &self,
+        sid: &Sid,
+        record: &Record,
+        expires_at: Millis,
+        now: Millis,
+    ) -> Result<Created, StoreError> {
+        match &self.0 {
+            Backend::Memory(memory) => memory.create(sid, record, expires_at, now),
+            Backend::Embedded(embedded) => embedded.create(sid, record, expires_at, now).await,
+            Backend::Mongodb(mongo) => mongo.create(sid, record, expires_at, now).await,
+        }
+    }
+
+    /// Replaces a session if it still is `expected`. When it began (`created_at`) stays as it was.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it is not known to be stored.
+    pub async fn update(
+        &self,
+        sid: &Sid,
+        expected: &Version,
+        record: &Record,
+        expires_at: Millis,
+        now: Millis,
+    ) -> Result<Swapped, StoreError> {
+        match &self.0 {
+            Backend::Memory(memory) => memory.update(sid, expected, record, expires_at, now),
+            Backend::Embedded(embedded) => embedded.update(sid, expected, record, expires_at, now).await,
+            Backend::Mongodb(mongo) => mongo.update(sid, expected, record, expires_at, now).await,
+        }
+    }
+
+    /// Extends a session, data unchanged, whatever its version is by now.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it is not known to be extended.
+    pub async fn touch(
+        &self,
+        sid: &Sid,
+        loaded: &Loaded,
+        expires_at: Millis,
+        now: Millis,
+    ) -> Result<Touched, StoreError> {
+        match &self.0 {
+            Backend::Memory(memory) => Ok(memory.touch(sid, expires_at, now)),
+            Backend::Embedded(embedded) => embedded.touch(sid, expires_at, now),
+            Backend::Mongodb(mongo) => mongo.touch(sid, loaded, expires_at, now).await,
+        }
+    }
+
+    /// Deletes a session; `true` if there was one (one that has expired and is not swept yet may count).
+    ///
+    /// # Errors
+    /// [`StoreError`] when it is not known to be gone.
+    pub async fn destroy(&self, sid: &Sid) -> Result<bool, StoreError> {
+        match &self.0 {
+            Backend::Memory(memory) => Ok(memory.destroy(sid)),
+            Backend::Embedded(embedded) => embedded.destroy(sid).await,
+            Backend::Mongodb(mongo) => mongo.destroy(sid).await,
+        }
+    }
+
+    /// Deletes a session if it still is `expected`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it is not known to be gone.
+    pub async fn destroy_if(
+        &self,
+        sid: &Sid,
+        expected: &Version,
+        now: Millis,
+    ) -> Result<Swapped, StoreError> {
+        match &self.0 {
+            Backend::Memory(memory) => Ok(memory.destroy_if(sid, expected, now)),
+            Backend::Embedded(embedded) => embedded.destroy_if(sid, expected, now).await,
+            Backend::Mongodb(mongo) => mongo.destroy_if(sid, expected, now).await,
+        }
+    }
+
+    /// Is the store there, and would it take a write?
+    ///
+    /// # Errors
+    /// [`StoreError`] when it is not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        match &self.0 {
+            Backend::Memory(_) => Ok(()),
+            Backend::Embedded(embedded) => embedded.ping(),
+            Backend::Mongodb(mongo) => mongo.ping().await,
+        }
+    }
+}
+
+impl fmt::Debug for MongoOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MongoOptions")
+            .field("url", &"(masked)")
+            .field("database", &self.database)
+            .field("collection", &self.collection)
+            .field("stringify", &self.stringify)
+            .field("timestamps", &self.timestamps)
+            .field("touch_after", &self.touch_after)
+            .field("auto_remove", &self.auto_remove)
+            .finish()
+    }
+}
+
+/// What is said of a payload above `limits.session`.
+pub(crate) const TOO_LARGE: &str = "larger than limits.session";
