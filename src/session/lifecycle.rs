@@ -5,6 +5,7 @@
 //! enumeration in `tests/it/lifecycle_table.rs`.
 
 use super::Millis;
+use super::cookie::may_be_set;
 use super::guard::FieldPath;
 use super::json::Json;
 use super::record::{CookieAttributes, CookieData, Payload, Record};
@@ -177,15 +178,6 @@ pub struct Evolved {
 }
 
 impl Policy {
-    /// `auto` decided: does the cookie get `Secure`?
-    pub fn cookie_is_secure(&self, secure_request: bool) -> bool {
-        match self.cookie.secure {
-            Secure::Always => true,
-            Secure::Never => false,
-            Secure::Auto => secure_request,
-        }
-    }
-
     /// The max age that a request gives a session by touching it.
     fn max_age(&self, record: &Record) -> Option<Millis> {
         if record.cookie_missing { self.cookie.max_age } else { record.cookie.original_max_age }
@@ -376,10 +368,10 @@ fn privilege_changed(policy: &Policy, before: &Record, after: &Record) -> bool {
 }
 
 fn set_cookie(policy: &Policy, facts: Facts<'_>, expires: Option<Millis>) -> CookieStep {
-    if policy.cookie_is_secure(facts.secure) && !facts.secure { CookieStep::Withheld } else { CookieStep::Set { expires } }
+    if may_be_set(&policy.cookie, facts.secure) { CookieStep::Set { expires } } else { CookieStep::Withheld }
 }
 
 /// The step that deletes the browser's cookie: after a destroy, and when the session vanished while the app worked.
 pub fn clear_cookie(policy: &Policy, secure: bool) -> CookieStep {
-    if policy.cookie_is_secure(secure) && !secure { CookieStep::Withheld } else { CookieStep::Clear }
+    if may_be_set(&policy.cookie, secure) { CookieStep::Clear } else { CookieStep::Withheld }
 }

@@ -1,0 +1,314 @@
+//! Carries a plan out: the store write that a response asked for, before its head (or, for trailers, its end) is released.
+//!
+//! Merges are compare-and-swap: on a conflict the update is applied again to what is stored by then. Nothing revives a session
+//! that vanished. Tests: `tests/it/session_update.rs`, `tests/faults/two_sidecars.py`.
+
+use super::lines::Lines;
+use crate::drain::Drain;
+use crate::session::Millis;
+use crate::session::lifecycle::{self, Evolved, Policy, Write};
+use crate::session::record::CookieAttributes;
+use crate::session::sid::Sid;
+use crate::session::wire::{Invalid, Update};
+use crate::store::error::{Kind, Op};
+use crate::store::{Created, Loaded, Lookup, Store, StoreError, Swapped, Touched};
+use crate::telemetry::counters::Counters;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What a commit needs; one per worker.
+pub(super) struct Committer {
+    pub(super) store: Store,
+    pub(super) policy: Rc<Policy>,
+    pub(super) lines: Arc<Lines>,
+    pub(super) drain: Drain,
+    pub(super) counters: Arc<Counters>,
+    /// `timeouts.store`: also the longest that conflicts are fought.
+    pub(super) deadline: Duration,
+}
+
+/// A session as one request knows it.
+#[derive(Clone)]
+pub(super) struct Base {
+    pub(super) sid: Sid,
+    pub(super) live: Option<Loaded>,
+}
+
+/// What became of the session.
+pub(super) struct Committed {
+    pub(super) outcome: Outcome,
+    /// The session from now on: what a trailer's update is applied to.
+    pub(super) base: Base,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Unchanged,
+    Touched,
+    /// The touch failed; the data is as it was.
+    NotTouched,
+    Created,
+    Updated,
+    Regenerated,
+    Destroyed,
+    /// It was destroyed or expired while the app worked: whatever the response said is dropped.
+    Vanished,
+}
+
+pub(super) enum CommitError {
+    Store(StoreError),
+    Invalid(Invalid),
+}
+
+impl From<StoreError> for CommitError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Invalid> for CommitError {
+    fn from(invalid: Invalid) -> Self {
+        Self::Invalid(invalid)
+    }
+}
+
+impl Outcome {
+    /// The access log's word.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Unchanged => "unchanged",
+            Self::Touched => "touched",
+            Self::NotTouched => "touch_failed",
+            Self::Created => "created",
+            Self::Updated => "updated",
+            Self::Regenerated => "regenerated",
+            Self::Destroyed => "destroyed",
+            Self::Vanished => "vanished",
+        }
+    }
+}
+
+impl Committer {
+    /// Carries `write` out. Dropping the future (the client left) does not stop a write that has begun.
+    pub(super) async fn commit(
+        self: &Rc<Self>,
+        base: Base,
+        write: Write,
+        update: Option<Update>,
+        now: Millis,
+    ) -> Result<Committed, CommitError> {
+        match (write, base.live.clone()) {
+            (Write::Nothing, _) => Ok(Committed { outcome: Outcome::Unchanged, base }),
+            (Write::Touch { expires_at }, Some(loaded)) => Ok(self.touch(base, &loaded, expires_at, now).await),
+            (Write::Create(evolved), _) => {
+                let fresh = update.is_some_and(|update| update.regenerate);
+                let first = if fresh { new_sid()? } else { base.sid };
+                self.create(first, evolved, now).await
+            }
+            (Write::Save(evolved), Some(loaded)) => {
+                let task = Rc::clone(self).save(base.sid, loaded, evolved, update.unwrap_or_default(), now);
+                self.run(task).await
+            }
+            (Write::Regenerate(evolved), Some(loaded)) => {
+                let update = Update { regenerate: true, ..update.unwrap_or_default() };
+                let task = Rc::clone(self).regenerate(base.sid, loaded, evolved, update, now);
+                self.run(task).await
+            }
+            (Write::Destroy, Some(_)) => {
+                let existed = self.store.destroy(&base.sid).await?;
+                self.counters.sessions_destroyed.add(u64::from(existed));
+                Ok(gone(base.sid, Outcome::Destroyed))
+            }
+            // The rules plan these for live sessions only.
+            (Write::Touch { .. } | Write::Save(_) | Write::Regenerate(_) | Write::Destroy, None) => {
+                Ok(Committed { outcome: Outcome::Unchanged, base })
+            }
+        }
+    }
+
+    /// Several store operations that belong together run on a task of their own, which a client that leaves cannot stop.
+    async fn run(&self, task: impl Future<Output = Result<Committed, CommitError>> + 'static) -> Result<Committed, CommitError> {
+        self.drain.spawn_local(task).await.unwrap_or_else(|error| {
+            let detail = format!("the commit task ended early: {error}");
+            Err(CommitError::Store(StoreError { op: Op::Update, kind: Kind::Refused, detail }))
+        })
+    }
+
+    async fn touch(&self, base: Base, loaded: &Loaded, expires_at: Millis, now: Millis) -> Committed {
+        match self.store.touch(&base.sid, loaded, expires_at, now).await {
+            Ok(Touched::Done) => {
+                self.counters.sessions_touched.inc();
+                Committed { outcome: Outcome::Touched, base }
+            }
+            Ok(Touched::Absent) => self.vanished(base.sid),
+            Err(error) => {
+                self.counters.store_errors.inc(error.op, error.kind);
+                tracing::warn!(session = %base.sid, %error, "session not extended; its data is as it was");
+                Committed { outcome: Outcome::NotTouched, base }
+            }
+        }
+    }
+
+    async fn create(&self, first: Sid, evolved: Evolved, now: Millis) -> Result<Committed, CommitError> {
+        let Evolved { record, expires_at, .. } = evolved;
+        let (sid, version) = self.create_under_free_sid(first, &record, expires_at, now).await?;
+        self.counters.sessions_created.inc();
+        let live = Some(Loaded { record, expires_at: Some(expires_at), touched_at: Some(now), version });
+        Ok(Committed { outcome: Outcome::Created, base: Base { sid, live } })
+    }
+
+    async fn create_under_free_sid(
+        &self,
+        first: Sid,
+        record: &crate::session::record::Record,
+        expires_at: Millis,
+        now: Millis,
+    ) -> Result<(Sid, crate::store::Version), CommitError> {
+        let mut sid = first;
+        // 192 random bits do not collide twice.
+        for _ in 0..3 {
+            match self.store.create(&sid, record, expires_at, now).await? {
+                Created::Done(version) => return Ok((sid, version)),
+                Created::Exists => sid = new_sid()?,
+            }
+        }
+        let detail = "three new session ids in a row exist already".to_owned();
+        Err(CommitError::Store(StoreError { op: Op::Create, kind: Kind::Refused, detail }))
+    }
+
+    async fn save(
+        self: Rc<Self>,
+        sid: Sid,
+        loaded: Loaded,
+        evolved: Evolved,
+        update: Update,
+        now: Millis,
+    ) -> Result<Committed, CommitError> {
+        let started = Instant::now();
+        let place = self.lines.enter(&sid);
+        let mut latest = place.turn().await;
+        let (mut base, mut next) = match latest.take() {
+            Some(latest) => {
+                let next = self.evolve(&latest, &evolved.record.cookie.attributes, &update, now)?;
+                (latest, next)
+            }
+            None => (loaded, evolved),
+        };
+        loop {
+            if !(next.modified || update.save || self.policy.resave) {
+                // Somebody else wrote the very same: what is left is the touch.
+                let expires_at = next.expires_at;
+                return Ok(self.touch(Base { sid, live: Some(base.clone()) }, &base, expires_at, now).await);
+            }
+            match self.store.update(&sid, &base.version, &next.record, next.expires_at, now).await? {
+                Swapped::Done(version) => {
+                    self.counters.sessions_updated.inc();
+                    let stored =
+                        Loaded { record: next.record, expires_at: Some(next.expires_at), touched_at: Some(now), version };
+                    *latest = Some(stored.clone());
+                    return Ok(Committed { outcome: Outcome::Updated, base: Base { sid, live: Some(stored) } });
+                }
+                Swapped::Absent => return Ok(self.vanished(sid)),
+                Swapped::Conflict(lookup) => {
+                    let Some(stored) = self.after_conflict(Op::Update, *lookup, started)? else {
+                        return Ok(self.vanished(sid));
+                    };
+                    next = self.evolve(&stored, &next.record.cookie.attributes, &update, now)?;
+                    base = stored;
+                }
+            }
+        }
+    }
+
+    /// The new session is stored before the old one goes, and the old one goes only as the very version that the new one was made
+    /// from: no moment loses data, and a session that vanished meanwhile is not revived under another name.
+    async fn regenerate(
+        self: Rc<Self>,
+        old: Sid,
+        loaded: Loaded,
+        evolved: Evolved,
+        update: Update,
+        now: Millis,
+    ) -> Result<Committed, CommitError> {
+        let started = Instant::now();
+        let place = self.lines.enter(&old);
+        let _turn = place.turn().await;
+        let (mut base, mut next) = (loaded, evolved);
+        let (sid, mut version) = self.create_under_free_sid(new_sid()?, &next.record, next.expires_at, now).await?;
+        loop {
+            match self.store.destroy_if(&old, &base.version, now).await? {
+                Swapped::Done(_) => {
+                    self.counters.sessions_regenerated.inc();
+                    let live =
+                        Some(Loaded { record: next.record, expires_at: Some(next.expires_at), touched_at: Some(now), version });
+                    return Ok(Committed { outcome: Outcome::Regenerated, base: Base { sid, live } });
+                }
+                Swapped::Absent => {
+                    self.store.destroy(&sid).await?;
+                    return Ok(self.vanished(old));
+                }
+                Swapped::Conflict(lookup) => {
+                    let Some(stored) = self.after_conflict(Op::Destroy, *lookup, started)? else {
+                        self.store.destroy(&sid).await?;
+                        return Ok(self.vanished(old));
+                    };
+                    next = self.evolve(&stored, &next.record.cookie.attributes, &update, now)?;
+                    base = stored;
+                    match self.store.update(&sid, &version, &next.record, next.expires_at, now).await? {
+                        Swapped::Done(swapped) => version = swapped,
+                        Swapped::Absent | Swapped::Conflict(_) => return Err(conflict(Op::Update)),
+                    }
+                }
+            }
+        }
+    }
+
+    fn evolve(
+        &self,
+        base: &Loaded,
+        attributes: &Arc<CookieAttributes>,
+        update: &Update,
+        now: Millis,
+    ) -> Result<Evolved, Invalid> {
+        lifecycle::evolve(&self.policy, attributes, Some(&base.record), update, now)
+    }
+
+    /// What to go on from after another writer came first; `None`: the session is gone.
+    fn after_conflict(&self, op: Op, lookup: Lookup, started: Instant) -> Result<Option<Loaded>, CommitError> {
+        self.counters.update_conflicts.inc();
+        if started.elapsed() >= self.deadline {
+            return Err(conflict(op));
+        }
+        match lookup {
+            Lookup::Live(stored) => Ok(Some(stored)),
+            Lookup::Absent => Ok(None),
+            Lookup::Unreadable(what) => {
+                let detail = format!("the stored session became unreadable: {what}");
+                Err(CommitError::Store(StoreError { op, kind: Kind::Refused, detail }))
+            }
+        }
+    }
+
+    fn vanished(&self, sid: Sid) -> Committed {
+        self.counters.sessions_vanished.inc();
+        tracing::info!(session = %sid, "session ended while the app worked; its response's update is dropped");
+        gone(sid, Outcome::Vanished)
+    }
+}
+
+fn gone(sid: Sid, outcome: Outcome) -> Committed {
+    Committed { outcome, base: Base { sid, live: None } }
+}
+
+fn conflict(op: Op) -> CommitError {
+    let detail = "other writers came first until timeouts.store had passed".to_owned();
+    CommitError::Store(StoreError { op, kind: Kind::Conflict, detail })
+}
+
+fn new_sid() -> Result<Sid, CommitError> {
+    Sid::random().map_err(|error| {
+        let detail = format!("no randomness for a session id: {error}");
+        CommitError::Store(StoreError { op: Op::Create, kind: Kind::Refused, detail })
+    })
+}

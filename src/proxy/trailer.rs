@@ -1,0 +1,77 @@
+//! A session update that comes in the response's trailers: committed before the end of the response is released.
+//!
+//! Tests: `tests/it/trailers.rs`.
+
+use super::body::BodyError;
+use super::options::InvalidUpdate;
+use super::sessions::{Opened, Sessions, TrailerFault};
+use crate::session::wire::Invalid;
+use http::HeaderMap;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+/// What is kept of a session until its response's trailers.
+pub(super) struct TrailerCommit {
+    sessions: Rc<Sessions>,
+    opened: Option<Opened>,
+    invalid_update: InvalidUpdate,
+    task: Option<Pin<Box<dyn Future<Output = Result<(), BodyError>>>>>,
+}
+
+impl TrailerCommit {
+    pub(super) fn new(sessions: Rc<Sessions>, opened: Opened, invalid_update: InvalidUpdate) -> Self {
+        Self { sessions, opened: Some(opened), invalid_update, task: None }
+    }
+
+    /// The trailers are here: begins the commit, if they say something.
+    pub(super) fn begin(&mut self, trailers: &HeaderMap) {
+        let Some(opened) = self.opened.take() else { return };
+        let sessions = Rc::clone(&self.sessions);
+        let invalid_update = self.invalid_update;
+        match self.sessions.take_update(trailers) {
+            Ok(None) => {}
+            Ok(Some(_)) if !opened.is_writable() => {}
+            Err(invalid) => {
+                let result = refuse(&sessions, &invalid, invalid_update);
+                self.task = Some(Box::pin(std::future::ready(result)));
+            }
+            Ok(Some(update)) => {
+                let now = crate::server::now();
+                self.task = Some(Box::pin(async move {
+                    match sessions.close_trailer(&opened, update, now).await {
+                        Ok(()) => Ok(()),
+                        Err(TrailerFault::Invalid(invalid)) => refuse(&sessions, &invalid, invalid_update),
+                        Err(TrailerFault::Store(error)) => {
+                            sessions.committer.counters.store_errors.inc(error.op, error.kind);
+                            tracing::warn!(session = %opened.base.sid, %error, "session update in trailers not stored; the response is cut short");
+                            Err(BodyError::TrailerNotStored)
+                        }
+                    }
+                }));
+            }
+        }
+    }
+
+    /// Ready when nothing is left to commit.
+    pub(super) fn poll_done(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        match &mut self.task {
+            Some(task) => task.as_mut().poll(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+fn refuse(sessions: &Sessions, invalid: &Invalid, policy: InvalidUpdate) -> Result<(), BodyError> {
+    sessions.committer.counters.updates_invalid.inc();
+    match policy {
+        InvalidUpdate::Error => {
+            tracing::warn!(reason = "invalid_update", error = %invalid, "the session update in the app's trailers is invalid; the response is cut short");
+            Err(BodyError::InvalidTrailer)
+        }
+        InvalidUpdate::Ignore => {
+            tracing::warn!(reason = "invalid_update", error = %invalid, "the session update in the app's trailers is invalid; ignored");
+            Ok(())
+        }
+    }
+}
