@@ -36,7 +36,10 @@ pub fn run(config: Config) -> Result<(), String> {
     let listeners: Vec<Listener> = config.listeners.iter().map(Listener::bind).collect::<Result<_, _>>()?;
     let admin_listener = config.admin.as_ref().map(bind_admin).transpose()?;
     let access = match config.log.access {
-        true => Some(AccessWriter::stdout(format_of(config.log.format)).map_err(|error| format!("access log: {error}"))?),
+        true => Some(
+            AccessWriter::stdout(format_of(config.log.format))
+                .map_err(|error| format!("access log: {error}"))?,
+        ),
         false => None,
     };
     announce(&config, &listeners, admin_listener.as_ref());
@@ -55,12 +58,15 @@ pub fn run(config: Config) -> Result<(), String> {
     let workers: Vec<JoinHandle<Result<(), String>>> = counters
         .iter()
         .enumerate()
-        .map(|(index, counters)| spawn_worker(index, Arc::clone(&shared), listeners.clone(), Arc::clone(counters)))
+        .map(|(index, counters)| {
+            spawn_worker(index, Arc::clone(&shared), listeners.clone(), Arc::clone(counters))
+        })
         .collect::<Result<_, _>>()?;
     drop(listeners);
 
     let admin = admin_listener.zip(config.admin);
-    let outcome = runtime()?.block_on(LocalSet::new().run_until(oversee(&shared, admin, counters, config.drain)));
+    let outcome =
+        runtime()?.block_on(LocalSet::new().run_until(oversee(&shared, admin, counters, config.drain)));
     finish(workers, shared, access, outcome)
 }
 
@@ -86,9 +92,8 @@ fn spawn_worker(
         .name(format!("worker-{index}"))
         .spawn(move || {
             let stop = shared.drain.clone();
-            let result = runtime().and_then(|runtime| {
-                LocalSet::new().block_on(&runtime, work(shared, listeners, counters))
-            });
+            let result = runtime()
+                .and_then(|runtime| LocalSet::new().block_on(&runtime, work(shared, listeners, counters)));
             // A worker that cannot go on takes the process with it: half a sidecar helps nobody.
             stop.begin();
             result
@@ -110,8 +115,12 @@ async fn work(shared: Arc<Shared>, listeners: Vec<Listener>, counters: Arc<Count
         store_deadline: shared.store_deadline,
     };
     let proxy = Rc::new(Proxy::new(shared.proxy.clone(), parts)?);
-    let server =
-        Server { options: shared.server.clone(), limit: shared.limit.clone(), counters, drain: shared.drain.clone() };
+    let server = Server {
+        options: shared.server.clone(),
+        limit: shared.limit.clone(),
+        counters,
+        drain: shared.drain.clone(),
+    };
     let housekeeping = Rc::clone(&proxy);
     server
         .serve(listeners, proxy, move || housekeeping.tick())
@@ -150,7 +159,10 @@ async fn oversee(
     if shared.drain.finished(bound).await {
         tracing::info!("stopped");
     } else {
-        tracing::warn!(running = shared.drain.running(), "timeouts.drain has passed; what still runs is cut off");
+        tracing::warn!(
+            running = shared.drain.running(),
+            "timeouts.drain has passed; what still runs is cut off"
+        );
     }
     Ok(())
 }

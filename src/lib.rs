@@ -17,8 +17,8 @@
 //! the session, injects `X-Session*`, sends the request upstream, takes the update headers off the answer, commits to the store,
 //! and only then releases the response head. No step goes back.
 
-pub mod app;
 pub mod admin;
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod drain;

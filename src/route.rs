@@ -125,7 +125,8 @@ mod tests {
 
     #[test]
     fn hosts_lose_port_and_dot() {
-        for (host, bare) in [("a:80", "a"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("a.", "a"), ("", "")] {
+        for (host, bare) in [("a:80", "a"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("a.", "a"), ("", "")]
+        {
             assert_eq!(bare_host(host), bare);
         }
     }

@@ -33,7 +33,12 @@ pub struct Admin {
 
 impl Admin {
     /// `counters`: one set for each worker; `drain`: the workers'.
-    pub fn new(_options: AdminOptions, store: Option<Store>, counters: Vec<Arc<Counters>>, drain: Drain) -> Self {
+    pub fn new(
+        _options: AdminOptions,
+        store: Option<Store>,
+        counters: Vec<Arc<Counters>>,
+        drain: Drain,
+    ) -> Self {
         Self { store, counters, drain }
     }
 
@@ -47,7 +52,8 @@ impl Admin {
             "/healthz" => text(StatusCode::OK, "alive\n".to_owned()),
             "/readyz" => self.readiness().await,
             "/metrics" => {
-                let mut response = text(StatusCode::OK, counters::render(self.counters.iter().map(|counters| &**counters)));
+                let mut response =
+                    text(StatusCode::OK, counters::render(self.counters.iter().map(|counters| &**counters)));
                 let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
                 response.headers_mut().insert(CONTENT_TYPE, kind);
                 response
@@ -64,9 +70,10 @@ impl Admin {
         match &self.store {
             Some(store) => match store.ping().await {
                 Ok(()) => text(StatusCode::OK, "ready\n".to_owned()),
-                Err(error) => {
-                    text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: session store {}\n", error.kind))
-                }
+                Err(error) => text(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    format!("not ready: session store {}\n", error.kind),
+                ),
             },
             None => text(StatusCode::OK, "ready\n".to_owned()),
         }

@@ -6,7 +6,7 @@ use super::veil::veils;
 use super::walk::{Table, Walk};
 use super::{Config, limits, listener, route, server, session, store, upstream};
 use crate::proxy::options::ProxyOptions;
-use crate::store::StoreOptions;
+use crate::store::{StoreKind, StoreOptions};
 use std::path::Path;
 use toml::de::DeTable;
 
@@ -73,6 +73,14 @@ fn sections(root: &Table<'_>) -> Option<Config> {
             "sessions are on, and there is no secret to sign their cookies with",
             hint,
         );
+    }
+    if let Some(StoreKind::Mongodb(options)) = &store.kind
+        && let Some(item) = session_table.get("absolute_timeout")
+        && !options.timestamps
+    {
+        let hint =
+            "write timestamps = true in [store]: it adds createdAt, which is where the age is read from";
+        item.problem("this store does not keep when a session was made", hint);
     }
     let session = if sessions { Some(session.finish(&store)?) } else { None };
     let store = if sessions {

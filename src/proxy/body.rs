@@ -3,8 +3,8 @@
 //! A body enforces its gap timeout and its limit, strips reserved trailers, and the response body holds its end back until a
 //! trailer's session update is committed. Tests: `tests/it/body_streaming.rs`, `trailers.rs`, `slow_upstream.rs`.
 
-use super::trailer::TrailerCommit;
 use super::trace::Trace;
+use super::trailer::TrailerCommit;
 use crate::headers::framing::clean_trailers;
 use crate::headers::reserved::ReservedNames;
 use crate::upstream::{PooledConnection, Progress};
@@ -110,7 +110,14 @@ impl RequestBody {
         failure: Rc<Cell<Option<BodyError>>>,
         reserved: Rc<ReservedNames>,
     ) -> Self {
-        Self(Some(Box::new(Upload { inner, left: max_bytes, gap: Gap::new(gap), progress, failure, reserved })))
+        Self(Some(Box::new(Upload {
+            inner,
+            left: max_bytes,
+            gap: Gap::new(gap),
+            progress,
+            failure,
+            reserved,
+        })))
     }
 }
 
@@ -139,7 +146,10 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(upload) = &mut self.0 else { return Poll::Ready(None) };
         let frame = ready!(upload.poll_frame(cx));
         match &frame {
@@ -191,7 +201,15 @@ impl Download {
         trailer: Option<TrailerCommit>,
         gap: Duration,
     ) -> Self {
-        Self { inner, connection: Some(connection), progress, reserved, trailer, gap: Gap::new(gap), held: None }
+        Self {
+            inner,
+            connection: Some(connection),
+            progress,
+            reserved,
+            trailer,
+            gap: Gap::new(gap),
+            held: None,
+        }
     }
 
     /// The body has ended: the connection is free again, if the request has ended too (hyper #4176).
@@ -279,7 +297,10 @@ impl Body for ResponseBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         let frame = match &mut this.content {
             Content::Nothing => None,

@@ -13,6 +13,7 @@ use crate::session::wire::{Invalid, Update};
 use crate::store::error::{Kind, Op};
 use crate::store::{Created, Loaded, Lookup, Store, StoreError, Swapped, Touched};
 use crate::telemetry::counters::Counters;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,6 +28,9 @@ pub(super) struct Committer {
     /// `timeouts.store`: also the longest that conflicts are fought.
     pub(super) deadline: Duration,
 }
+
+/// Boxed, because it is rare and large: every request under way would carry its room.
+type CommitTask = Pin<Box<dyn Future<Output = Result<Committed, CommitError>>>>;
 
 /// A session as one request knows it.
 #[derive(Clone)]
@@ -100,20 +104,21 @@ impl Committer {
     ) -> Result<Committed, CommitError> {
         match (write, base.live.clone()) {
             (Write::Nothing, _) => Ok(Committed { outcome: Outcome::Unchanged, base }),
-            (Write::Touch { expires_at }, Some(loaded)) => Ok(self.touch(base, &loaded, expires_at, now).await),
+            (Write::Touch { expires_at }, Some(loaded)) => {
+                Ok(self.touch(base, &loaded, expires_at, now).await)
+            }
             (Write::Create(evolved), _) => {
                 let fresh = update.is_some_and(|update| update.regenerate);
                 let first = if fresh { new_sid()? } else { base.sid };
-                self.create(first, evolved, now).await
+                Box::pin(self.create(first, evolved, now)).await
             }
             (Write::Save(evolved), Some(loaded)) => {
-                let task = Rc::clone(self).save(base.sid, loaded, evolved, update.unwrap_or_default(), now);
-                self.run(task).await
+                let update = update.unwrap_or_default();
+                self.run(Box::pin(Rc::clone(self).save(base.sid, loaded, evolved, update, now))).await
             }
             (Write::Regenerate(evolved), Some(loaded)) => {
                 let update = Update { regenerate: true, ..update.unwrap_or_default() };
-                let task = Rc::clone(self).regenerate(base.sid, loaded, evolved, update, now);
-                self.run(task).await
+                self.run(Box::pin(Rc::clone(self).regenerate(base.sid, loaded, evolved, update, now))).await
             }
             (Write::Destroy, Some(_)) => {
                 let existed = self.store.destroy(&base.sid).await?;
@@ -128,7 +133,7 @@ impl Committer {
     }
 
     /// Several store operations that belong together run on a task of their own, which a client that leaves cannot stop.
-    async fn run(&self, task: impl Future<Output = Result<Committed, CommitError>> + 'static) -> Result<Committed, CommitError> {
+    async fn run(&self, task: CommitTask) -> Result<Committed, CommitError> {
         self.drain.spawn_local(task).await.unwrap_or_else(|error| {
             let detail = format!("the commit task ended early: {error}");
             Err(CommitError::Store(StoreError { op: Op::Update, kind: Kind::Refused, detail }))
@@ -204,10 +209,17 @@ impl Committer {
             match self.store.update(&sid, &base.version, &next.record, next.expires_at, now).await? {
                 Swapped::Done(version) => {
                     self.counters.sessions_updated.inc();
-                    let stored =
-                        Loaded { record: next.record, expires_at: Some(next.expires_at), touched_at: Some(now), version };
+                    let stored = Loaded {
+                        record: next.record,
+                        expires_at: Some(next.expires_at),
+                        touched_at: Some(now),
+                        version,
+                    };
                     *latest = Some(stored.clone());
-                    return Ok(Committed { outcome: Outcome::Updated, base: Base { sid, live: Some(stored) } });
+                    return Ok(Committed {
+                        outcome: Outcome::Updated,
+                        base: Base { sid, live: Some(stored) },
+                    });
                 }
                 Swapped::Absent => return Ok(self.vanished(sid)),
                 Swapped::Conflict(lookup) => {
@@ -235,13 +247,18 @@ impl Committer {
         let place = self.lines.enter(&old);
         let _turn = place.turn().await;
         let (mut base, mut next) = (loaded, evolved);
-        let (sid, mut version) = self.create_under_free_sid(new_sid()?, &next.record, next.expires_at, now).await?;
+        let (sid, mut version) =
+            self.create_under_free_sid(new_sid()?, &next.record, next.expires_at, now).await?;
         loop {
             match self.store.destroy_if(&old, &base.version, now).await? {
                 Swapped::Done(_) => {
                     self.counters.sessions_regenerated.inc();
-                    let live =
-                        Some(Loaded { record: next.record, expires_at: Some(next.expires_at), touched_at: Some(now), version });
+                    let live = Some(Loaded {
+                        record: next.record,
+                        expires_at: Some(next.expires_at),
+                        touched_at: Some(now),
+                        version,
+                    });
                     return Ok(Committed { outcome: Outcome::Regenerated, base: Base { sid, live } });
                 }
                 Swapped::Absent => {
@@ -275,7 +292,12 @@ impl Committer {
     }
 
     /// What to go on from after another writer came first; `None`: the session is gone.
-    fn after_conflict(&self, op: Op, lookup: Lookup, started: Instant) -> Result<Option<Loaded>, CommitError> {
+    fn after_conflict(
+        &self,
+        op: Op,
+        lookup: Lookup,
+        started: Instant,
+    ) -> Result<Option<Loaded>, CommitError> {
         self.counters.update_conflicts.inc();
         if started.elapsed() >= self.deadline {
             return Err(conflict(op));

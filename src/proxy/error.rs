@@ -50,7 +50,9 @@ impl ProxyError {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Framing(error) => error.status(),
-            Self::Underscore | Self::Path | Self::Request(BodyError::RequestBroken) => StatusCode::BAD_REQUEST,
+            Self::Underscore | Self::Path | Self::Request(BodyError::RequestBroken) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Request(BodyError::RequestTooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Request(BodyError::RequestStalled) => StatusCode::REQUEST_TIMEOUT,
@@ -63,7 +65,9 @@ impl ProxyError {
             | Self::UnaskedUpgrade
             | Self::Update(_) => StatusCode::BAD_GATEWAY,
             Self::Upstream(error) => match error.kind {
-                UpstreamErrorKind::ResponseHeadTimeout | UpstreamErrorKind::ConnectTimeout => StatusCode::GATEWAY_TIMEOUT,
+                UpstreamErrorKind::ResponseHeadTimeout | UpstreamErrorKind::ConnectTimeout => {
+                    StatusCode::GATEWAY_TIMEOUT
+                }
                 UpstreamErrorKind::Connect | UpstreamErrorKind::Reset | UpstreamErrorKind::Protocol => {
                     StatusCode::BAD_GATEWAY
                 }
@@ -93,7 +97,9 @@ impl ProxyError {
 
     pub(super) fn blame(&self) -> Blame {
         match self {
-            Self::Framing(_) | Self::Underscore | Self::Path | Self::NoRoute | Self::Request(_) => Blame::Client,
+            Self::Framing(_) | Self::Underscore | Self::Path | Self::NoRoute | Self::Request(_) => {
+                Blame::Client
+            }
             Self::Upstream(_) | Self::UnaskedUpgrade | Self::Update(_) => Blame::App,
             Self::Store(_) | Self::Unreadable => Blame::Store,
             Self::SessionHeader(..) => Blame::Config,
@@ -104,15 +110,28 @@ impl ProxyError {
     pub(super) fn log(&self, request_id: &str) {
         let reason = self.reason();
         match self {
-            Self::Upstream(error) => tracing::warn!(request_id, reason, error = %error.detail, "no answer from the app"),
-            Self::Update(invalid) => tracing::warn!(request_id, reason, error = %invalid, "the app's session update is invalid; nothing was changed"),
-            Self::Store(error) => tracing::warn!(request_id, reason, %error, "the session store did not answer"),
+            Self::Upstream(error) => {
+                tracing::warn!(request_id, reason, error = %error.detail, "no answer from the app")
+            }
+            Self::Update(invalid) => {
+                tracing::warn!(request_id, reason, error = %invalid, "the app's session update is invalid; nothing was changed")
+            }
+            Self::Store(error) => {
+                tracing::warn!(request_id, reason, %error, "the session store did not answer")
+            }
             Self::SessionHeader(size, limit) => tracing::error!(
-                request_id, reason, size, limit,
+                request_id,
+                reason,
+                size,
+                limit,
                 "the session is larger than limits.session_header; forward less with `fields` on the route, or raise the limit and the app server's"
             ),
             Self::Unreadable => tracing::error!(request_id, reason, "the stored session cannot be read"),
-            Self::UnaskedUpgrade => tracing::warn!(request_id, reason, "the app answered 101 to a request that asked for no upgrade"),
+            Self::UnaskedUpgrade => tracing::warn!(
+                request_id,
+                reason,
+                "the app answered 101 to a request that asked for no upgrade"
+            ),
             Self::Framing(_) | Self::Underscore | Self::Path | Self::NoRoute | Self::Request(_) => {
                 tracing::debug!(request_id, reason, blame = ?self.blame(), "request refused");
             }
@@ -132,8 +151,7 @@ impl ProxyError {
 
 /// A short plain answer of the proxy's own.
 pub(super) fn plain(status: StatusCode, request_id: &str) -> Response<ResponseBody> {
-    let mut response =
-        Response::new(ResponseBody::text(format!("{status}\nrequest id: {request_id}\n")));
+    let mut response = Response::new(ResponseBody::text(format!("{status}\nrequest id: {request_id}\n")));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

@@ -1,6 +1,6 @@
 //! The product: one request from head to last byte.
 //!
-//! [`Proxy::serve`] is the list of steps; each step is a call into the room that knows it. No step goes back. All state of a
+//! `Proxy::serve` is the list of steps; each step is a call into the room that knows it. No step goes back. All state of a
 //! request is in locals of that one function; one `Proxy` belongs to one worker, so nothing on the path is locked.
 //! Must not know: TOML, sockets, which store it is. Tests: `tests/it/`, over real sockets.
 //!
@@ -110,6 +110,10 @@ impl Proxy {
         let mut trace = Box::new(self.begin_trace(&request, &peer));
         let served = self.serve(request, &peer, &mut trace).await;
         let mut response = served.unwrap_or_else(|error| {
+            if trace.request_id.is_empty() {
+                // Refused before anybody could name it.
+                trace.request_id = self.ids.next();
+            }
             error.log(trace.request_id());
             trace.reason = Some(error.reason());
             error.response(trace.request_id())
@@ -130,7 +134,8 @@ impl Proxy {
         let claims = options.routes.iter().flat_map(|route| route.claims.iter().map(|(name, _)| name));
         let reserved = Rc::new(ReservedNames::new(prefix, claims));
         let routes = options.routes.iter().enumerate();
-        let table = RouteTable::new(routes.map(|(index, route)| (route.host.as_deref(), route.path.as_str(), index)));
+        let table =
+            RouteTable::new(routes.map(|(index, route)| (route.host.as_deref(), route.path.as_str(), index)));
         let sessions = match options.session.as_ref().zip(store) {
             None => None,
             Some((session, store)) => {
@@ -142,7 +147,11 @@ impl Proxy {
                     counters: Arc::clone(&counters),
                     deadline: store_deadline,
                 };
-                Some(Rc::new(Sessions::new(session.clone(), options.session_header_limit, Rc::new(committer))?))
+                Some(Rc::new(Sessions::new(
+                    session.clone(),
+                    options.session_header_limit,
+                    Rc::new(committer),
+                )?))
             }
         };
         Ok(Self {
@@ -174,7 +183,9 @@ impl Proxy {
         trace: &mut Trace,
     ) -> Result<Response<ResponseBody>, ProxyError> {
         let (mut head, body) = request.into_parts();
-        check_request(&head.method, &head.uri, head.version, &mut head.headers).map_err(ProxyError::Framing)?;
+        let framing = check_request(&head.method, &head.uri, head.version, &mut head.headers);
+        trace.host = head.headers.get(HOST).cloned();
+        framing.map_err(ProxyError::Framing)?;
         let route = self.find_route(&head.headers, head.uri.path())?;
 
         let hop = take_hop_by_hop(&mut head.headers, head.version, &self.reserved);
@@ -213,7 +224,7 @@ impl Proxy {
             time: now(),
             client: peer.ip,
             method: request.method().clone(),
-            host: request.headers().get(HOST).cloned(),
+            host: None,
             uri: request.uri().clone(),
             version: request.version(),
             tls: peer.tls,
@@ -244,7 +255,10 @@ impl Proxy {
         received: &outbound::Received,
         trace: &mut Trace,
     ) -> Result<Option<Opened>, ProxyError> {
-        let Some(sessions) = self.sessions.as_ref().filter(|sessions| route.session != SessionMode::Off && sessions.covers(path))
+        let Some(sessions) = self
+            .sessions
+            .as_ref()
+            .filter(|sessions| route.session != SessionMode::Off && sessions.covers(path))
         else {
             return Ok(None);
         };
@@ -254,7 +268,9 @@ impl Proxy {
             store_unavailable: route.store_unavailable,
             now: trace.time,
         };
+        trace.outcome = "unavailable";
         let opened = sessions.open(headers, &ask).await?;
+        trace.outcome = "unchanged";
         if opened.base.live.is_some() {
             trace.session = Some(opened.base.sid.clone());
         }
@@ -262,7 +278,12 @@ impl Proxy {
     }
 
     /// `require` and `otherwise`: the answer for those who may not pass.
-    fn guard(&self, route: &RouteOptions, opened: Option<&Opened>, uri: &http::Uri) -> Option<Response<ResponseBody>> {
+    fn guard(
+        &self,
+        route: &RouteOptions,
+        opened: Option<&Opened>,
+        uri: &http::Uri,
+    ) -> Option<Response<ResponseBody>> {
         if route.require.is_empty() || opened.is_some_and(|opened| opened.satisfies(&route.require)) {
             return None;
         }
@@ -318,7 +339,8 @@ impl Proxy {
             return Ok(Response::from_parts(head, ResponseBody::empty()));
         }
         let gap = route.timeouts.response_body;
-        let download = Download::new(incoming, answer.connection, progress, Rc::clone(&self.reserved), trailer, gap);
+        let download =
+            Download::new(incoming, answer.connection, progress, Rc::clone(&self.reserved), trailer, gap);
         Ok(Response::from_parts(head, ResponseBody::stream(download)))
     }
 

@@ -1,8 +1,8 @@
 //! What the proxy needs to know, filled in by `config`.
 
 use crate::headers::forwarded::Trust;
-use crate::session::lifecycle::Policy;
 use crate::session::guard::FieldPath;
+use crate::session::lifecycle::Policy;
 use crate::session::signature::KeyRing;
 use crate::upstream::{ExchangeTimeouts, UpstreamOptions};
 

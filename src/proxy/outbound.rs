@@ -55,7 +55,7 @@ impl RequestIds {
         Self { worker: number(worker), next: Cell::new(number(first)) }
     }
 
-    fn next(&self) -> HeaderValue {
+    pub(super) fn next(&self) -> HeaderValue {
         const HEX: &[u8; 16] = b"0123456789abcdef";
         let count = self.next.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
         self.next.set(count);
@@ -73,12 +73,19 @@ impl Received {
     /// The one line that answers "why is there no cookie?".
     pub(super) fn log_withheld(&self, proxy: Option<bool>, trust: &Trust, peer: &Peer, request_id: &str) {
         let peer_ip = peer.ip.map_or_else(|| "unix socket".to_owned(), |ip| ip.to_string());
-        let header = self.forwarded_proto.as_ref().map_or("absent", |value| value.to_str().unwrap_or("unreadable"));
+        let header =
+            self.forwarded_proto.as_ref().map_or("absent", |value| value.to_str().unwrap_or("unreadable"));
         let rule = match proxy {
-            Some(false) => "session.proxy = false: only TLS that ends here counts, and this connection has none",
+            Some(false) => {
+                "session.proxy = false: only TLS that ends here counts, and this connection has none"
+            }
             Some(true) => "session.proxy = true: X-Forwarded-Proto must begin with https",
-            None if trust.trusts_peer(peer.ip) => "the peer is trusted, but X-Forwarded-Proto does not begin with exactly https",
-            None => "the connection has no TLS, and the peer is not in server.trust_proxy, so X-Forwarded-Proto is not believed",
+            None if trust.trusts_peer(peer.ip) => {
+                "the peer is trusted, but X-Forwarded-Proto does not begin with exactly https"
+            }
+            None => {
+                "the connection has no TLS, and the peer is not in server.trust_proxy, so X-Forwarded-Proto is not believed"
+            }
         };
         tracing::warn!(
             request_id, peer = %peer_ip, x_forwarded_proto = header, rule,
@@ -89,7 +96,12 @@ impl Received {
 
 impl Proxy {
     /// Trust decides who the client is; `X-Forwarded-*`, `X-Request-Id` and `traceparent` are set accordingly.
-    pub(super) fn settle_forwarding(&self, headers: &mut HeaderMap, peer: &Peer, trace: &mut Trace) -> Received {
+    pub(super) fn settle_forwarding(
+        &self,
+        headers: &mut HeaderMap,
+        peer: &Peer,
+        trace: &mut Trace,
+    ) -> Received {
         let client = self.options.trust.resolve(peer.ip, peer.tls, headers);
         let proxy = self.options.session.as_ref().and_then(|session| session.proxy);
         let secure = forwarded::session_secure(proxy, peer.tls, &client, headers);
@@ -113,7 +125,11 @@ impl Proxy {
         let stripped = self.reserved.strip(headers);
         self.reserved.strip_trailer_names(headers);
         if stripped > 0 {
-            tracing::debug!(request_id = trace.request_id(), stripped, "reserved headers from the client removed");
+            tracing::debug!(
+                request_id = trace.request_id(),
+                stripped,
+                "reserved headers from the client removed"
+            );
         }
         let policy = match self.options.underscore_headers {
             UnderscoreHeaders::Drop => UnderscorePolicy::Drop,
@@ -139,7 +155,10 @@ impl Proxy {
             let progress = Progress::new(false);
             let gap = route.timeouts.request_body;
             let (moved, failed) = (Rc::clone(&progress), Rc::clone(&failure));
-            (RequestBody::new(body, route.max_request_body, gap, moved, failed, Rc::clone(&self.reserved)), progress)
+            (
+                RequestBody::new(body, route.max_request_body, gap, moved, failed, Rc::clone(&self.reserved)),
+                progress,
+            )
         };
         let mut request = Request::new(body);
         *request.method_mut() = head.method;
@@ -162,7 +181,7 @@ impl Proxy {
                     return Err(ProxyError::Request(failure));
                 }
                 if error.kind != UpstreamErrorKind::RequestBody {
-                    self.counters.upstream_errors.inc(&route_name(self, route), error.kind);
+                    self.counters.upstream_errors.inc(&self.names[route.upstream], error.kind);
                     return Err(ProxyError::Upstream(error));
                 }
                 Err(ProxyError::Request(BodyError::RequestBroken))
@@ -187,10 +206,6 @@ pub(super) fn announce_upgrade(headers: &mut HeaderMap, protocol: Option<HeaderV
     }
 }
 
-fn route_name(proxy: &Proxy, route: &RouteOptions) -> String {
-    proxy.names[route.upstream].to_string()
-}
-
 /// Path and query only: the authority is in `Host`.
 fn origin_form(uri: &Uri) -> Uri {
     Uri::from(uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")))
@@ -198,7 +213,10 @@ fn origin_form(uri: &Uri) -> Uri {
 
 /// A body that says up front that it is too large is refused before the app hears of it.
 fn check_announced_length(headers: &HeaderMap, limit: Option<u64>) -> Result<(), ProxyError> {
-    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<u64>().ok());
+    let length = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.parse::<u64>().ok());
     match (length, limit) {
         (Some(length), Some(limit)) if length > limit => Err(ProxyError::Request(BodyError::RequestTooLarge)),
         _ => Ok(()),

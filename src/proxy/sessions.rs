@@ -88,7 +88,11 @@ pub(super) struct Closed {
 impl Sessions {
     /// # Errors
     /// A header prefix that makes no header names.
-    pub(super) fn new(options: SessionOptions, header_limit: usize, committer: Rc<Committer>) -> Result<Self, String> {
+    pub(super) fn new(
+        options: SessionOptions,
+        header_limit: usize,
+        committer: Rc<Committer>,
+    ) -> Result<Self, String> {
         let names = Names::new(&options.header_prefix)?;
         let cookie = &options.policy.cookie;
         let attributes = [false, true].map(|secure| Arc::new(cookie::stored_attributes(cookie, secure)));
@@ -126,7 +130,13 @@ impl Sessions {
                     loaded.record.payload = loaded.record.payload.without_keys(hidden);
                 }
                 let base = Base { sid, live: Some(loaded) };
-                Ok(Opened { base, status: Status::Live, client_has_cookie, secure: ask.secure, writable: ask.writable })
+                Ok(Opened {
+                    base,
+                    status: Status::Live,
+                    client_has_cookie,
+                    secure: ask.secure,
+                    writable: ask.writable,
+                })
             }
             Ok(Lookup::Absent) => self.fresh(Status::Expired, client_has_cookie, ask),
             Ok(Lookup::Unreadable(what)) => {
@@ -167,7 +177,13 @@ impl Sessions {
     }
 
     /// Adds what the app sees.
-    pub(super) fn inject(&self, opened: &Opened, fields: &[FieldPath], headers: &mut HeaderMap, now: Millis) -> Result<(), ProxyError> {
+    pub(super) fn inject(
+        &self,
+        opened: &Opened,
+        fields: &[FieldPath],
+        headers: &mut HeaderMap,
+        now: Millis,
+    ) -> Result<(), ProxyError> {
         let names = &self.names;
         let payload = self.shown_payload(opened, fields);
         if payload.len() > self.header_limit {
@@ -178,7 +194,8 @@ impl Sessions {
             if let Ok(mut mac) = <HmacSha256 as hmac::KeyInit>::new_from_slice(&key.0) {
                 mac.update(format!("{seconds}.{}.", opened.base.sid.as_str()).as_bytes());
                 mac.update(&payload);
-                let tag: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+                let tag: String =
+                    mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
                 insert_text(headers, &names.signature, &format!("t={seconds},v1={tag}"));
             }
         }
@@ -235,7 +252,12 @@ impl Sessions {
     }
 
     /// Claims of a route: a header of its own for each field that is there.
-    pub(super) fn inject_claims(&self, opened: &Opened, claims: &[(HeaderName, FieldPath)], headers: &mut HeaderMap) {
+    pub(super) fn inject_claims(
+        &self,
+        opened: &Opened,
+        claims: &[(HeaderName, FieldPath)],
+        headers: &mut HeaderMap,
+    ) {
         let Some(data) = data_of(opened).filter(|_| !claims.is_empty()) else { return };
         for (name, path) in claims {
             if let Some(value) = claim_value(path, &data) {
@@ -268,7 +290,8 @@ impl Sessions {
         }
         let facts = opened.facts(now);
         let attributes = &self.attributes[usize::from(opened.secure)];
-        let plan = match lifecycle::decide_response(&self.options.policy, attributes, facts, update.as_ref()) {
+        let plan = match lifecycle::decide_response(&self.options.policy, attributes, facts, update.as_ref())
+        {
             Ok(plan) => plan,
             Err(invalid) => {
                 self.committer.counters.updates_invalid.inc();
@@ -291,7 +314,9 @@ impl Sessions {
             }
         };
         let cookie = match committed.outcome {
-            Outcome::Vanished if client_has_cookie => lifecycle::clear_cookie(&self.options.policy, opened.secure),
+            Outcome::Vanished if client_has_cookie => {
+                lifecycle::clear_cookie(&self.options.policy, opened.secure)
+            }
             Outcome::Vanished => CookieStep::Leave,
             _ => cookie,
         };
@@ -333,7 +358,12 @@ impl Sessions {
     }
 
     /// Commits the update of a trailer.
-    pub(super) async fn close_trailer(&self, opened: &Opened, update: Update, now: Millis) -> Result<(), TrailerFault> {
+    pub(super) async fn close_trailer(
+        &self,
+        opened: &Opened,
+        update: Update,
+        now: Millis,
+    ) -> Result<(), TrailerFault> {
         let attributes = &self.attributes[usize::from(opened.secure)];
         let write = lifecycle::decide_trailer(&self.options.policy, attributes, opened.facts(now), &update)
             .map_err(TrailerFault::Invalid)?;
@@ -346,7 +376,8 @@ impl Sessions {
 
     /// Appends our Set-Cookie after the app's own. `true`: it was due, and withheld.
     fn set_cookie(&self, step: CookieStep, sid: &Sid, secure: bool, headers: &mut HeaderMap) -> bool {
-        let attributes = || -> ResolvedAttributes<'_> { cookie::resolve(&self.options.policy.cookie, secure) };
+        let attributes =
+            || -> ResolvedAttributes<'_> { cookie::resolve(&self.options.policy.cookie, secure) };
         let value = match step {
             CookieStep::Leave => return false,
             CookieStep::Withheld => return true,
@@ -367,7 +398,11 @@ pub(super) enum TrailerFault {
 
 impl Opened {
     fn facts(&self, now: Millis) -> Facts<'_> {
-        let live = self.base.live.as_ref().map(|loaded: &Loaded| Live { record: &loaded.record, touched_at: loaded.touched_at });
+        let live = self
+            .base
+            .live
+            .as_ref()
+            .map(|loaded: &Loaded| Live { record: &loaded.record, touched_at: loaded.touched_at });
         Facts { live, client_has_cookie: self.client_has_cookie, secure: self.secure, now }
     }
 
@@ -382,7 +417,8 @@ impl Opened {
 
     /// Are all these fields there?
     pub(super) fn satisfies(&self, required: &[FieldPath]) -> bool {
-        required.is_empty() || data_of(self).is_some_and(|data| required.iter().all(|path| path.is_present(&data)))
+        required.is_empty()
+            || data_of(self).is_some_and(|data| required.iter().all(|path| path.is_present(&data)))
     }
 }
 
@@ -474,6 +510,9 @@ fn new_sid() -> Result<Sid, ProxyError> {
 fn warn_once(name: &'static str) {
     static SAID: AtomicBool = AtomicBool::new(false);
     if !SAID.swap(true, Ordering::Relaxed) {
-        tracing::warn!(key = name, "the app stores a session key that an Express app on the same store could not see (said once)");
+        tracing::warn!(
+            key = name,
+            "the app stores a session key that an Express app on the same store could not see (said once)"
+        );
     }
 }

@@ -11,12 +11,14 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+type Task = Pin<Box<dyn Future<Output = Result<(), BodyError>>>>;
+
 /// What is kept of a session until its response's trailers.
 pub(super) struct TrailerCommit {
     sessions: Rc<Sessions>,
     opened: Option<Opened>,
     invalid_update: InvalidUpdate,
-    task: Option<Pin<Box<dyn Future<Output = Result<(), BodyError>>>>>,
+    task: Option<Task>,
 }
 
 impl TrailerCommit {

@@ -29,6 +29,7 @@ pub mod tls;
 pub use listener::Listener;
 pub use serve::{ConnectionLimit, Server};
 
+use crate::headers::forwarded::PeerHeaders;
 use crate::session::Millis;
 use bytes::Bytes;
 use http::{Request, Response};
@@ -110,7 +111,7 @@ pub struct ServerOptions {
 }
 
 /// The socket at the other end of a downstream connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Peer {
     /// Its address; `None` for a unix socket.
     pub ip: Option<IpAddr>,
@@ -120,6 +121,8 @@ pub struct Peer {
     pub local_port: u16,
     /// TLS ends here.
     pub tls: bool,
+    /// The same as the header values that the app is told, rendered once.
+    pub forwarded: PeerHeaders,
 }
 
 /// Wall clock, milliseconds since the epoch; once per request. A clock before 1970 reads 0.

@@ -6,6 +6,7 @@ use super::io::Socket;
 use super::listener::{Bound, Listener};
 use super::{Address, Handler, Peer, ServerOptions};
 use crate::drain::{Drain, DrainGuard};
+use crate::headers::forwarded::PeerHeaders;
 use crate::telemetry::counters::Counters;
 use std::cell::RefCell;
 use std::io;
@@ -201,9 +202,11 @@ impl<H: Handler> Worker<H> {
         counters.connections_accepted.inc();
         counters.connections_open.inc();
         let ticket = Ticket { _permit: permit, _drain: self.server.drain.guard(), counters };
+        // An IPv4 client of a socket that listens on [::] is an IPv4 client.
+        let ip = from.map(|address| address.ip().to_canonical());
         let peer = Peer {
-            // An IPv4 client of a socket that listens on [::] is an IPv4 client.
-            ip: from.map(|address| address.ip().to_canonical()),
+            forwarded: PeerHeaders::new(ip, port.number, port.tls.is_some()),
+            ip,
             port: from.map_or(0, |address| address.port()),
             local_port: port.number,
             tls: port.tls.is_some(),

@@ -41,7 +41,9 @@ impl FieldPath {
 pub fn claim_value(path: &FieldPath, data: &Json) -> Option<String> {
     match path.find(data)? {
         Json::Null => None,
-        Json::String(text) => Some(percent_encode(&text.to_plain(), |byte| (b' '..=b'~').contains(&byte) && byte != b'%')),
+        Json::String(text) => {
+            Some(percent_encode(&text.to_plain(), |byte| (b' '..=b'~').contains(&byte) && byte != b'%'))
+        }
         other => {
             let mut out = Vec::new();
             super::json::compact_ascii(&other.to_text(), &mut out);

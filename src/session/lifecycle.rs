@@ -189,7 +189,12 @@ impl Policy {
     }
 
     /// Until when the store keeps a session that ends at `expires`.
-    pub fn stored_until(&self, expires: Option<Millis>, record_created: Option<Millis>, now: Millis) -> Millis {
+    pub fn stored_until(
+        &self,
+        expires: Option<Millis>,
+        record_created: Option<Millis>,
+        now: Millis,
+    ) -> Millis {
         expires.unwrap_or_else(|| self.cap(now.saturating_add(self.ttl), record_created))
     }
 
@@ -217,7 +222,12 @@ impl Policy {
 ///
 /// # Errors
 /// [`Invalid::DataTooLarge`] when the update would make the session larger than `limits.session`.
-pub fn decide_response(policy: &Policy, attributes: &Arc<CookieAttributes>, facts: Facts<'_>, update: Option<&Update>) -> Result<Plan, Invalid> {
+pub fn decide_response(
+    policy: &Policy,
+    attributes: &Arc<CookieAttributes>,
+    facts: Facts<'_>,
+    update: Option<&Update>,
+) -> Result<Plan, Invalid> {
     let nothing = Update::default();
     let update = update.unwrap_or(&nothing);
     let dropped = matches!(update.change, Change::Null);
@@ -239,7 +249,12 @@ pub fn decide_response(policy: &Policy, attributes: &Arc<CookieAttributes>, fact
         return Ok(Plan { write: Write::Regenerate(evolved), cookie });
     }
     if evolved.modified && privilege_changed(policy, live.record, &evolved.record) {
-        return decide_response(policy, attributes, facts, Some(&Update { regenerate: true, ..update.clone() }));
+        return decide_response(
+            policy,
+            attributes,
+            facts,
+            Some(&Update { regenerate: true, ..update.clone() }),
+        );
     }
     let expires = evolved.record.cookie.expires;
     let due = policy.rolling || update.max_age.is_some() || (evolved.modified && expires.is_some());
@@ -269,7 +284,8 @@ pub fn evolve(
         (None, Some(record)) if !fresh => policy.max_age(record),
         (None, _) => policy.cookie.max_age,
     };
-    let created_at = policy.absolute_timeout.map(|_| base.and_then(|record| record.created_at).unwrap_or(now));
+    let created_at =
+        policy.absolute_timeout.map(|_| base.and_then(|record| record.created_at).unwrap_or(now));
     let expires = original_max_age.map(|age| policy.cap(now.saturating_add(age), created_at));
     let cookie = CookieData { original_max_age, expires, attributes: Arc::clone(attributes) };
     Ok(Evolved {
@@ -279,7 +295,11 @@ pub fn evolve(
     })
 }
 
-fn evolve_payload(policy: &Policy, base: Option<&Record>, update: &Update) -> Result<(Payload, bool), Invalid> {
+fn evolve_payload(
+    policy: &Policy,
+    base: Option<&Record>,
+    update: &Update,
+) -> Result<(Payload, bool), Invalid> {
     let empty = Payload::empty();
     let payload = base.map_or(&empty, |record| &record.payload);
     let before = match &update.change {
@@ -334,7 +354,12 @@ fn decide_destroy(policy: &Policy, facts: Facts<'_>) -> Plan {
     Plan { write, cookie }
 }
 
-fn decide_new(policy: &Policy, attributes: &Arc<CookieAttributes>, facts: Facts<'_>, update: &Update) -> Result<Plan, Invalid> {
+fn decide_new(
+    policy: &Policy,
+    attributes: &Arc<CookieAttributes>,
+    facts: Facts<'_>,
+    update: &Update,
+) -> Result<Plan, Invalid> {
     let evolved = evolve(policy, attributes, None, update, facts.now)?;
     if !(evolved.modified || policy.save_uninitialized || update.save) {
         return Ok(Plan { write: Write::Nothing, cookie: CookieStep::Leave });

@@ -226,7 +226,7 @@ fn without_member(text: &str, members: &[Member<'_>], skip: usize) -> Payload {
             if out.len() > 1 {
                 out.push(b',');
             }
-            out.extend_from_slice(text[member.start..member.value.end].as_bytes());
+            out.extend_from_slice(&text.as_bytes()[member.start..member.value.end]);
         }
     }
     out.push(b'}');
@@ -254,7 +254,10 @@ fn parse_trusted(text: &str) -> Json {
 fn span(value: &Json) -> Option<Millis> {
     let Json::Number(number) = value else { return None };
     let value = number.as_f64();
-    #[expect(clippy::cast_possible_truncation, reason = "the range is checked, the fraction is dropped on purpose")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the range is checked, the fraction is dropped on purpose"
+    )]
     (value.abs() <= 8.64e15).then_some(value as Millis)
 }
 

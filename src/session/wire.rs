@@ -25,8 +25,23 @@ const BASE64URL: GeneralPurpose = GeneralPurpose::new(
 
 /// Names that express-session's `Session` object has already: it would drop or shadow data of these names.
 const NAMES_EXPRESS_CANNOT_HOLD: [&str; 18] = [
-    "id", "req", "touch", "resetMaxAge", "save", "reload", "destroy", "regenerate", "constructor", "hasOwnProperty",
-    "isPrototypeOf", "propertyIsEnumerable", "toLocaleString", "toString", "valueOf", "__proto__", "__defineGetter__",
+    "id",
+    "req",
+    "touch",
+    "resetMaxAge",
+    "save",
+    "reload",
+    "destroy",
+    "regenerate",
+    "constructor",
+    "hasOwnProperty",
+    "isPrototypeOf",
+    "propertyIsEnumerable",
+    "toLocaleString",
+    "toString",
+    "valueOf",
+    "__proto__",
+    "__defineGetter__",
     "__defineSetter__",
 ];
 
@@ -110,19 +125,25 @@ impl fmt::Display for Invalid {
         match self {
             Self::SeveralUpdates => f.write_str("several X-Session-Update headers in one response"),
             Self::TooLarge => f.write_str("the update is larger than limits.session"),
-            Self::Encoding => f.write_str("the update is neither JSON (it begins with `{`, or is `null`) nor base64url of it"),
+            Self::Encoding => f.write_str(
+                "the update is neither JSON (it begins with `{`, or is `null`) nor base64url of it",
+            ),
             Self::Json(at) => write!(f, "the update is no valid JSON (byte {at})"),
             Self::TooDeep => write!(f, "the update is nested deeper than {MAX_UPDATE_DEPTH}"),
             Self::NotAnObject => f.write_str("the update is no JSON object"),
             Self::ReservedKey(key) => write!(f, "the update names the reserved key `{key}`"),
             Self::UnknownDirective(word) => write!(f, "unknown directive `{word}` in X-Session-Control"),
-            Self::MaxAge => write!(f, "max-age must be `session` or whole seconds from 1 to {MAX_AGE_SECONDS}"),
+            Self::MaxAge => {
+                write!(f, "max-age must be `session` or whole seconds from 1 to {MAX_AGE_SECONDS}")
+            }
             Self::TwoMaxAges => f.write_str("two max-age directives"),
             Self::MergeAndReplace => f.write_str("merge and replace in one response"),
             Self::ReplaceWithoutUpdate => f.write_str("replace without X-Session-Update"),
             Self::DestroyWithOthers => f.write_str("destroy together with another directive or an update"),
             Self::NullWithDirective => f.write_str("X-Session-Update: null together with a directive"),
-            Self::NeedsCookie => f.write_str("a trailer cannot set a cookie (regenerate, max-age, first save of a session)"),
+            Self::NeedsCookie => {
+                f.write_str("a trailer cannot set a cookie (regenerate, max-age, first save of a session)")
+            }
             Self::DataTooLarge => f.write_str("the session would become larger than limits.session"),
         }
     }

@@ -32,19 +32,23 @@ where
                 handshake(stream, max_response_head, pool).await
             }
             Endpoint::Unix(path) => {
-                let stream = UnixStream::connect(path)
-                    .await
-                    .map_err(|error| UpstreamError::connect(format_args!("unix:{}: {error}", path.display())))?;
+                let stream = UnixStream::connect(path).await.map_err(|error| {
+                    UpstreamError::connect(format_args!("unix:{}: {error}", path.display()))
+                })?;
                 handshake(stream, max_response_head, pool).await
             }
         }
     };
-    tokio::time::timeout(deadline, connecting)
-        .await
-        .unwrap_or_else(|_| Err(UpstreamError::connect_timeout(format_args!("{endpoint} within timeouts.connect"))))
+    tokio::time::timeout(deadline, connecting).await.unwrap_or_else(|_| {
+        Err(UpstreamError::connect_timeout(format_args!("{endpoint} within timeouts.connect")))
+    })
 }
 
-async fn handshake<S, B>(stream: S, max_response_head: usize, pool: &Rc<Pool<B>>) -> Result<PooledConnection<B>, UpstreamError>
+async fn handshake<S, B>(
+    stream: S,
+    max_response_head: usize,
+    pool: &Rc<Pool<B>>,
+) -> Result<PooledConnection<B>, UpstreamError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     B: Body + Unpin + 'static,

@@ -134,24 +134,28 @@ where
         timeouts: &ExchangeTimeouts,
     ) -> Result<Answer<B>, UpstreamError> {
         let index = self.pick();
-        let pool = &self.pools[index];
+        let (endpoint, pool) = (&self.options.servers[index], &self.pools[index]);
         let mut request = request;
-        if let Some(mut connection) = pool.checkout().await {
-            let replay = is_replayable(&request, progress).then(|| copy_head(&request));
+        let mut kept = pool.checkout().await;
+        loop {
+            let reused = kept.is_some();
+            let mut connection = match kept.take() {
+                Some(connection) => connection,
+                // Boxed, because it is rare and large: every request under way would carry its room.
+                None => {
+                    Box::pin(connect::open(endpoint, timeouts.connect, self.options.max_response_head, pool))
+                        .await?
+                }
+            };
+            let replay = (reused && is_replayable(&request, progress)).then(|| copy_head(&request));
             match self.exchange(&mut connection, request, progress, timeouts).await {
                 Ok(response) => return Ok(Answer { response, connection }),
-                Err(Failed { unsent: Some(unsent), .. }) => request = *unsent,
+                Err(Failed { unsent: Some(unsent), .. }) if reused => request = *unsent,
                 Err(Failed { error, .. }) => match replay {
                     Some(copy) if error.kind == UpstreamErrorKind::Reset => request = copy,
                     _ => return Err(error),
                 },
             }
-        }
-        let endpoint = &self.options.servers[index];
-        let mut connection = connect::open(endpoint, timeouts.connect, self.options.max_response_head, pool).await?;
-        match self.exchange(&mut connection, request, progress, timeouts).await {
-            Ok(response) => Ok(Answer { response, connection }),
-            Err(failed) => Err(failed.error),
         }
     }
 
