@@ -9,20 +9,25 @@ use crate::config::{Config, LogFormat, LogLevel, LogOptions};
 use crate::drain::Drain;
 use crate::proxy::options::{ProxyOptions, SessionMode};
 use crate::proxy::{Lines, Parts, Proxy};
-use crate::server::{Address, ConnectionLimit, Listener, ListenerOptions, Server, ServerOptions};
+use crate::server::{
+    Address, ConnectionLimit, Listener, ListenerOptions, Server, ServerOptions, raise_open_files,
+};
 use crate::store::{SharedStore, StoreKind, StoreOptions};
 use crate::telemetry::access::{AccessLog, AccessWriter, Sink};
 use crate::telemetry::counters::Counters;
 use crate::telemetry::log::{self, Format};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::LocalSet;
 
-/// How long the last lines of the access log may take.
+/// How long the last lines of the access log may take, within what is left of `timeouts.drain` …
 const LOG_FLUSH: Duration = Duration::from_secs(2);
+/// … and how long they, and what was cut off, may take beyond it.
+const OVERTIME: Duration = Duration::from_millis(100);
 
 /// Runs until SIGTERM or SIGINT and then until everything has drained, `timeouts.drain` at most.
 ///
@@ -33,6 +38,7 @@ pub fn run(config: Config) -> Result<(), String> {
     // The mongodb driver and rustls look the provider up; a second call is no fault.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let store = config.store.as_ref().map(|options| SharedStore::open(options.clone())).transpose()?;
+    raise_open_files(config.server.max_connections);
     let listeners: Vec<Listener> = config.listeners.iter().map(Listener::bind).collect::<Result<_, _>>()?;
     let admin_listener = config.admin.as_ref().map(bind_admin).transpose()?;
     let access = match config.log.access {
@@ -52,21 +58,27 @@ pub fn run(config: Config) -> Result<(), String> {
         store,
         lines: Arc::new(Lines::default()),
         drain: Drain::new(),
+        cut_off: Drain::new(),
         sink: access.as_ref().map(AccessWriter::sink),
     });
     let counters: Vec<Arc<Counters>> = (0..config.threads).map(|_| Arc::default()).collect();
-    let workers: Vec<JoinHandle<Result<(), String>>> = counters
+    let (running, ended) = channel();
+    let threads = counters
         .iter()
         .enumerate()
         .map(|(index, counters)| {
-            spawn_worker(index, Arc::clone(&shared), listeners.clone(), Arc::clone(counters))
+            let (shared, counters) = (Arc::clone(&shared), Arc::clone(counters));
+            spawn_worker(index, shared, listeners.clone(), counters, running.clone())
         })
         .collect::<Result<_, _>>()?;
-    drop(listeners);
+    let workers = Workers { threads, ended };
+    drop((listeners, running));
 
     let admin = admin_listener.zip(config.admin);
-    let outcome =
-        runtime()?.block_on(LocalSet::new().run_until(oversee(&shared, admin, counters, config.drain)));
+    let runtime = runtime()?;
+    let outcome = LocalSet::new().block_on(&runtime, oversee(&shared, admin, counters, config.drain));
+    // Without waiting for a name that the admin port's store may be looking up.
+    runtime.shutdown_background();
     finish(workers, shared, access, outcome)
 }
 
@@ -79,7 +91,16 @@ struct Shared {
     store_deadline: Duration,
     lines: Arc<Lines>,
     drain: Drain,
+    /// Begins when `timeouts.drain` has passed: workers drop what still runs and end.
+    cut_off: Drain,
     sink: Option<Sink>,
+}
+
+/// The worker threads.
+struct Workers {
+    threads: Vec<JoinHandle<Result<(), String>>>,
+    /// Disconnected when all have ended.
+    ended: Receiver<()>,
 }
 
 fn spawn_worker(
@@ -87,15 +108,20 @@ fn spawn_worker(
     shared: Arc<Shared>,
     listeners: Vec<Listener>,
     counters: Arc<Counters>,
+    running: Sender<()>,
 ) -> Result<JoinHandle<Result<(), String>>, String> {
     std::thread::Builder::new()
         .name(format!("worker-{index}"))
         .spawn(move || {
             let stop = shared.drain.clone();
-            let result = runtime()
-                .and_then(|runtime| LocalSet::new().block_on(&runtime, work(shared, listeners, counters)));
+            let result = runtime().and_then(|runtime| {
+                // What is cut off is dropped with the tasks, after the last await but still inside the runtime.
+                let _inside = runtime.enter();
+                LocalSet::new().block_on(&runtime, work(shared, listeners, counters))
+            });
             // A worker that cannot go on takes the process with it: half a sidecar helps nobody.
             stop.begin();
+            drop(running);
             result
         })
         .map_err(|error| format!("no thread for a worker: {error}"))
@@ -122,19 +148,23 @@ async fn work(shared: Arc<Shared>, listeners: Vec<Listener>, counters: Arc<Count
         drain: shared.drain.clone(),
     };
     let housekeeping = Rc::clone(&proxy);
-    server
-        .serve(listeners, proxy, move || housekeeping.tick())
-        .await
-        .map_err(|error| format!("a worker cannot serve its listeners: {error}"))
+    let cut_off = shared.cut_off.stopping();
+    tokio::select! {
+        served = server.serve(listeners, proxy, move || housekeeping.tick()) => {
+            served.map_err(|error| format!("a worker cannot serve its listeners: {error}"))
+        }
+        // What still runs is dropped with this worker's tasks, and says so in the access log.
+        () = cut_off => Ok(()),
+    }
 }
 
-/// The main thread: the admin port, signals, and the bound on the stop.
+/// The main thread: the admin port, signals, and the bound on the stop, which is returned.
 async fn oversee(
     shared: &Arc<Shared>,
     admin: Option<(Listener, AdminOptions)>,
     counters: Vec<Arc<Counters>>,
     bound: Duration,
-) -> Result<(), String> {
+) -> Result<Instant, String> {
     // The admin port has a drain of its own: it answers while requests finish, and counts for nothing.
     let admin_drain = Drain::new();
     if let Some((listener, options)) = admin {
@@ -154,6 +184,7 @@ async fn oversee(
     }
     wait_for_stop(&shared.drain).await?;
     shared.drain.begin();
+    let deadline = Instant::now() + bound;
     let running = shared.drain.running();
     tracing::info!(running, within = ?bound, "stopping: no new connections; what runs may finish");
     if shared.drain.finished(bound).await {
@@ -163,8 +194,9 @@ async fn oversee(
             running = shared.drain.running(),
             "timeouts.drain has passed; what still runs is cut off"
         );
+        shared.cut_off.begin();
     }
-    Ok(())
+    Ok(deadline)
 }
 
 async fn wait_for_stop(drain: &Drain) -> Result<(), String> {
@@ -181,17 +213,20 @@ async fn wait_for_stop(drain: &Drain) -> Result<(), String> {
     Ok(())
 }
 
+/// Ends what has ended by now, by `deadline` and a little more at the latest.
 fn finish(
-    workers: Vec<JoinHandle<Result<(), String>>>,
+    workers: Workers,
     shared: Arc<Shared>,
     access: Option<AccessWriter>,
-    outcome: Result<(), String>,
+    outcome: Result<Instant, String>,
 ) -> Result<(), String> {
-    let mut result = outcome;
-    let drained = shared.drain.running() == 0;
-    for worker in workers {
-        // Past the bound a worker may hang in a request for good: the process ends without it.
-        if drained || worker.is_finished() {
+    let deadline = *outcome.as_ref().unwrap_or(&Instant::now());
+    let left = || deadline.saturating_duration_since(Instant::now()).max(OVERTIME).min(LOG_FLUSH);
+    let all_ended = workers.ended.recv_timeout(left()) == Err(RecvTimeoutError::Disconnected);
+    let mut result = outcome.map(drop);
+    for worker in workers.threads {
+        // A worker that is stuck past the bound is left behind: the process ends without it.
+        if all_ended || worker.is_finished() {
             let ended = worker.join().unwrap_or_else(|_| Err("a worker panicked".to_owned()));
             result = result.and(ended);
         }
@@ -203,7 +238,7 @@ fn finish(
         }
     }
     if let Some(access) = access {
-        access.finish(LOG_FLUSH);
+        access.finish(left());
     }
     result
 }

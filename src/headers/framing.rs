@@ -5,17 +5,19 @@
 //! `Content-Length` itself and closes the connection afterwards, so that pair is not seen here: harmless, as both
 //! directions are framed anew. Knows nothing of routes. Tests: below; paths in [`super::path`].
 
-use super::hop;
-use super::names::{
-    ALT_SVC, KEEP_ALIVE, PROXY_CONNECTION, begins_folded, folds_to, list_items, remove_where, trim_ows,
-};
-use super::reserved::ReservedNames;
+pub use super::trailers::clean_trailers;
+
+use super::names::{ALT_SVC, KEEP_ALIVE, PROXY_CONNECTION, list_items, trim_ows};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use std::fmt;
 use std::net::Ipv6Addr;
 
-/// Why a request is refused before it is routed.
+/// The value of `Allow` in the answer to a refused method (RFC 9110 §15.5.6): what goes through to an app. Methods that are
+/// not registered do too; a list cannot say that.
+pub const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// Why a request is refused before it is routed, or a response not passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FramingError {
     /// `CONNECT` (no forward proxy) or `TRACE` (the app would echo `X-Session` to the client).
@@ -111,28 +113,26 @@ pub fn check_request(
     settle_host(uri, version, headers)
 }
 
+/// Whether everybody reads the end of a response where hyper does: with `Transfer-Encoding`, only as exactly one `chunked`.
+/// hyper takes anything that ends in `chunked` and reads everything else to the end of the connection, so a coding that nobody
+/// removed would be passed on without its name. Call it on the response as hyper hands it over, before [`clean_response`].
+///
+/// # Errors
+/// [`FramingError::BadTransferEncoding`], [`FramingError::UnknownTransferEncoding`]: answer 502 whatever
+/// [`FramingError::status`] says, for it is the app's fault, and close the connection to it.
+pub fn check_response(headers: &HeaderMap) -> Result<(), FramingError> {
+    check_coding(headers)
+}
+
 /// Makes a response's framing unambiguous before it is re-framed: `Content-Length` goes when `Transfer-Encoding` is
 /// there (hyper reads by the latter and leaves the wrong number standing), equal `Content-Length` lines become one. Takes
-/// `Alt-Svc` off: it would invite browsers to a door that is not ours. Runs before [`hop::take_hop_by_hop`].
+/// `Alt-Svc` off: it would invite browsers to a door that is not ours. Runs before [`super::hop::take_hop_by_hop`].
 pub fn clean_response(headers: &mut HeaderMap) {
     if headers.contains_key(TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
     }
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    if let (Some(first), Some(_)) = (lengths.next().cloned(), lengths.next()) {
-        headers.insert(CONTENT_LENGTH, first);
-    }
+    keep_one_length(headers);
     headers.remove(ALT_SVC);
-}
-
-/// Removes from trailers what is reserved and what RFC 9110 §6.5.1 forbids there (framing, routing, credentials,
-/// cookies); the number of lines removed. For both directions; the update headers are taken out before.
-pub fn clean_trailers(trailers: &mut HeaderMap, reserved: &ReservedNames) -> usize {
-    remove_where(trailers, |name| {
-        reserved.is_reserved(name)
-            || is_forbidden_trailer(name.as_str().as_bytes())
-            || hop::is_hop_by_hop(name)
-    })
 }
 
 /// Whether `host` is a name or address with an optional port: letters, digits and `-._`, or an IPv6 address in
@@ -182,21 +182,12 @@ fn check_target(method: &Method, uri: &Uri) -> Result<(), FramingError> {
     if (is_origin_or_absolute || is_asterisk) && is_clean { Ok(()) } else { Err(FramingError::Target) }
 }
 
-fn check_lengths(headers: &HeaderMap) -> Result<(), FramingError> {
+fn check_lengths(headers: &mut HeaderMap) -> Result<(), FramingError> {
     let has_length = headers.contains_key(CONTENT_LENGTH);
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
-        if has_length {
-            return Err(FramingError::TwoLengths);
-        }
-        let coding = trim_ows(coding.as_bytes());
-        if codings.next().is_some() || coding.is_empty() || coding.contains(&b',') {
-            return Err(FramingError::BadTransferEncoding);
-        }
-        if !coding.eq_ignore_ascii_case(b"chunked") {
-            return Err(FramingError::UnknownTransferEncoding);
-        }
+    if has_length && headers.contains_key(TRANSFER_ENCODING) {
+        return Err(FramingError::TwoLengths);
     }
+    check_coding(headers)?;
     if has_length {
         let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
         let first = lengths.next().map_or(&b""[..], HeaderValue::as_bytes);
@@ -204,8 +195,31 @@ fn check_lengths(headers: &HeaderMap) -> Result<(), FramingError> {
         if !is_number || lengths.any(|length| length.as_bytes() != first) {
             return Err(FramingError::BadLength);
         }
+        keep_one_length(headers);
     }
     Ok(())
+}
+
+/// No `Transfer-Encoding`, or one line that says `chunked` and nothing else.
+fn check_coding(headers: &HeaderMap) -> Result<(), FramingError> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Ok(()) };
+    let coding = trim_ows(coding.as_bytes());
+    if codings.next().is_some() || coding.is_empty() || coding.contains(&b',') {
+        return Err(FramingError::BadTransferEncoding);
+    }
+    if !coding.eq_ignore_ascii_case(b"chunked") {
+        return Err(FramingError::UnknownTransferEncoding);
+    }
+    Ok(())
+}
+
+/// Equal lines, which HTTP/2 lets through, become one: a receiver may refuse several (RFC 9110 §8.6).
+fn keep_one_length(headers: &mut HeaderMap) {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    if let (Some(first), Some(_)) = (lengths.next().cloned(), lengths.next()) {
+        headers.insert(CONTENT_LENGTH, first);
+    }
 }
 
 fn check_no_connection_fields(headers: &HeaderMap) -> Result<(), FramingError> {
@@ -251,31 +265,6 @@ fn settle_host(uri: &Uri, version: Version, headers: &mut HeaderMap) -> Result<(
         headers.insert(HOST, value);
     }
     Ok(())
-}
-
-fn is_forbidden_trailer(name: &[u8]) -> bool {
-    const NAMES: [&[u8]; 19] = [
-        b"age",
-        b"authorization",
-        b"cache-control",
-        b"content-encoding",
-        b"content-length",
-        b"content-range",
-        b"content-type",
-        b"cookie",
-        b"date",
-        b"expires",
-        b"forwarded",
-        b"host",
-        b"location",
-        b"max-forwards",
-        b"set-cookie",
-        b"set-cookie2",
-        b"vary",
-        b"www-authenticate",
-        b"x-real-ip",
-    ];
-    NAMES.iter().any(|forbidden| folds_to(name, forbidden)) || begins_folded(name, b"x-forwarded")
 }
 
 #[cfg(test)]
@@ -394,6 +383,9 @@ mod tests {
             assert_eq!(post(&[cl(value)]), Err(FramingError::BadLength), "{value}");
         }
         assert_eq!(post(&[cl("1"), cl("2")]), Err(FramingError::BadLength));
+        let mut twice = map(&[H, cl("10"), cl("10")]);
+        check_request(&Method::POST, &"/".parse().unwrap(), Version::HTTP_2, &mut twice).unwrap();
+        assert_eq!(twice.get_all(CONTENT_LENGTH).iter().collect::<Vec<_>>(), ["10"]);
         assert_eq!(FramingError::TwoLengths.status(), 400);
         assert_eq!(FramingError::UnknownTransferEncoding.status(), 501);
         assert_eq!(FramingError::Method.status(), 405);
@@ -425,29 +417,17 @@ mod tests {
         ]);
         clean_response(&mut headers);
         assert_eq!(headers, map(&[("transfer-encoding", "chunked"), ("x", "1")]));
+        for good in [&[][..], &[("transfer-encoding", "chunked")], &[("transfer-encoding", " Chunked\t")]] {
+            assert_eq!(check_response(&map(good)), Ok(()), "{good:?}");
+        }
+        for bad in ["gzip, chunked", "chunked, chunked", "chunked, gzip", "gzip", "identity", "", "xchunked"]
+        {
+            assert!(check_response(&map(&[("transfer-encoding", bad)])).is_err(), "{bad}");
+        }
+        let split = [("transfer-encoding", "gzip"), ("transfer-encoding", "chunked")];
+        assert_eq!(check_response(&map(&split)), Err(FramingError::BadTransferEncoding));
         let mut headers = map(&[("content-length", "5"), ("content-length", "5")]);
         clean_response(&mut headers);
         assert_eq!(headers, map(&[("content-length", "5")]));
-    }
-
-    #[test]
-    fn trailers() {
-        let mut trailers = map(&[
-            ("server-timing", "a"),
-            ("content-digest", "a"),
-            ("grpc-status", "0"),
-            ("etag", "a"),
-            ("set_cookie", "a"),
-            ("set-cookie", "a"),
-            ("content-length", "0"),
-            ("x-session-update", "{}"),
-            ("x_forwarded.for", "1.1.1.1"),
-            ("connection", "close"),
-        ]);
-        let reserved = ReservedNames::new("X-Session", [].iter());
-        assert_eq!(clean_trailers(&mut trailers, &reserved), 6);
-        let mut left: Vec<_> = trailers.keys().map(HeaderName::as_str).collect();
-        left.sort_unstable();
-        assert_eq!(left, ["content-digest", "etag", "grpc-status", "server-timing"]);
     }
 }

@@ -92,12 +92,6 @@ pub fn is_end_to_end(name: &HeaderName) -> bool {
         || name.starts_with("access-control-")
 }
 
-/// Whether `name` is one of the fixed hop-by-hop fields (module text).
-#[must_use]
-pub fn is_hop_by_hop(name: &HeaderName) -> bool {
-    field_bit(name) != 0
-}
-
 #[derive(Clone, Copy)]
 enum Field {
     Connection,

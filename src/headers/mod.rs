@@ -1,7 +1,7 @@
 //! Rules about header fields: which may pass, which are ours, whom to believe.
 //!
 //! Pure: no tokio, no sockets, no config, no clock. The order in which the rules are applied to a request is
-//! [`framing`] → [`path`] (routing) → [`hop`] → [`reserved`] → [`client`] → [`forwarded`] and [`trace`], so that nothing a
+//! [`framing`] → [`path`] (routing) → [`hop`] → [`reserved`] → [`client`] → [`forwarded`] and [`trace`] ([`trailers`] behind the body), so that nothing a
 //! client writes into `Connection` can delete what the sidecar adds. Tests: at the end of each file, and `tests/it/trust_table.rs` (Express's answers).
 
 pub mod client;
@@ -12,4 +12,5 @@ pub mod names;
 pub mod path;
 pub mod reserved;
 pub mod trace;
+pub mod trailers;
 pub mod trust;

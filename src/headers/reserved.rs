@@ -4,8 +4,9 @@
 //! added, in heads and in trailers. Knows nothing of sessions or routes. Tests: below.
 
 use super::names::{begins_folded, fold, fold_byte, folds_to, list_items, remove_where};
+use super::trailers;
 use http::header::TRAILER;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 use std::fmt;
 
 /// The reserved names of the whole sidecar: claims of one route are removed on every route.
@@ -57,19 +58,12 @@ impl ReservedNames {
         remove_where(headers, |name| self.is_reserved(name))
     }
 
-    /// Takes reserved names out of `Trailer`, and the field itself when nothing else is announced. Other lists stay
-    /// byte-identical.
+    /// Takes reserved names, and what may not be a trailer at all, out of `Trailer`, and the field itself when nothing else is
+    /// announced. Other lists stay byte-identical.
     pub fn strip_trailer_names(&self, headers: &mut HeaderMap) {
-        if !list_items(headers, &TRAILER).any(|item| self.is_reserved_bytes(item)) {
-            return;
-        }
-        let kept: Vec<&[u8]> =
-            list_items(headers, &TRAILER).filter(|item| !self.is_reserved_bytes(item)).collect();
-        let list = if kept.is_empty() { None } else { HeaderValue::from_bytes(&kept.join(&b", "[..])).ok() };
-        match list {
-            Some(list) => drop(headers.insert(TRAILER, list)),
-            None => drop(headers.remove(TRAILER)),
-        }
+        trailers::strip_announced(headers, |item| {
+            self.is_reserved_bytes(item) || trailers::is_forbidden(item)
+        });
     }
 
     #[inline]
@@ -109,7 +103,8 @@ impl fmt::Display for UnderscoreRefused {
 
 impl std::error::Error for UnderscoreRefused {}
 
-/// Applies `policy` to request fields; the number of lines removed. Call it after [`ReservedNames::strip`].
+/// Applies `policy` to the fields of a request's head, and to the names in its `Trailer` line; the number of lines removed. Also
+/// for its trailers. Call it after [`ReservedNames::strip`].
 ///
 /// # Errors
 /// [`UnderscoreRefused`] when the policy is [`UnderscorePolicy::Reject`] and such a name is there.
@@ -118,10 +113,18 @@ pub fn apply_underscore(
     policy: UnderscorePolicy,
 ) -> Result<usize, UnderscoreRefused> {
     let has_underscore = |name: &HeaderName| name.as_str().as_bytes().contains(&b'_');
+    let is_announced = |name: &[u8]| name.contains(&b'_');
     match policy {
         UnderscorePolicy::Pass => Ok(0),
-        UnderscorePolicy::Drop => Ok(remove_where(headers, has_underscore)),
-        UnderscorePolicy::Reject if headers.keys().any(has_underscore) => Err(UnderscoreRefused),
+        UnderscorePolicy::Drop => {
+            trailers::strip_announced(headers, is_announced);
+            Ok(remove_where(headers, has_underscore))
+        }
+        UnderscorePolicy::Reject
+            if headers.keys().any(has_underscore) || list_items(headers, &TRAILER).any(is_announced) =>
+        {
+            Err(UnderscoreRefused)
+        }
         UnderscorePolicy::Reject => Ok(0),
     }
 }
@@ -129,6 +132,7 @@ pub fn apply_underscore(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
     use proptest::prelude::*;
 
     fn reserved() -> ReservedNames {
@@ -223,6 +227,12 @@ mod tests {
         assert_eq!(apply_underscore(&mut headers, UnderscorePolicy::Drop), Ok(2));
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["a-b"]);
         assert_eq!(apply_underscore(&mut headers, UnderscorePolicy::Reject), Ok(0));
+        headers.insert(TRAILER, HeaderValue::from_static("ETag, a_b"));
+        assert_eq!(apply_underscore(&mut headers, UnderscorePolicy::Reject), Err(UnderscoreRefused));
+        assert_eq!(apply_underscore(&mut headers, UnderscorePolicy::Pass), Ok(0));
+        assert_eq!(headers[TRAILER], "ETag, a_b");
+        assert_eq!(apply_underscore(&mut headers, UnderscorePolicy::Drop), Ok(0));
+        assert_eq!(headers[TRAILER], "ETag");
     }
 
     fn a_spelling_of(name: &'static str) -> impl Strategy<Value = String> {

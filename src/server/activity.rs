@@ -109,6 +109,8 @@ pub(super) struct Activity {
     /// HTTP/2: bytes between requests are pings and windows, not the beginning of a head.
     multiplexed: AtomicBool,
     finishing: AtomicBool,
+    /// An answer is under way whose end may be the connection's end.
+    unframed: AtomicBool,
 }
 
 impl Activity {
@@ -122,6 +124,7 @@ impl Activity {
             stuck: AtomicU32::new(0),
             multiplexed: AtomicBool::new(false),
             finishing: AtomicBool::new(false),
+            unframed: AtomicBool::new(false),
         }
     }
 
@@ -164,8 +167,22 @@ impl Activity {
         }
     }
 
+    /// The answer to the request that began may have no other end than the connection's (HTTP/1.0).
+    pub(super) fn answers_unframed(&self) {
+        self.unframed.store(true, Relaxed);
+    }
+
+    /// A client would take an answer that was cut short for complete, if the connection ended in order now.
+    pub(super) fn owes_unframed(&self) -> bool {
+        self.unframed.load(Relaxed)
+    }
+
     /// Nothing is left to send. hyper flushes whenever it is polled, so this alone is no sign of life.
     pub(super) fn flushed(&self) {
+        // A body that failed ends its request as well, but hyper flushes nothing after an error.
+        if self.phase() == Phase::Idle {
+            self.unframed.store(false, Relaxed);
+        }
         if self.stuck.load(Relaxed) != 0 {
             self.sent();
         }

@@ -3,6 +3,7 @@
 use super::activity::Stream;
 use super::connection::Connection;
 use bytes::Bytes;
+use http::Version;
 use hyper::body::{Body, Frame, SizeHint};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -16,8 +17,11 @@ pub(super) struct RequestGuard {
 }
 
 impl RequestGuard {
-    pub(super) fn begin(connection: &Rc<Connection>, stream: Option<Rc<Stream>>) -> Self {
+    pub(super) fn begin(connection: &Rc<Connection>, stream: Option<Rc<Stream>>, version: Version) -> Self {
         connection.activity.request_began();
+        if version < Version::HTTP_11 {
+            connection.activity.answers_unframed();
+        }
         Self { connection: Rc::clone(connection), stream }
     }
 }

@@ -32,6 +32,8 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 512 * 1024;
 /// What we hold of one stream's answer while the client takes none of it.
 const SEND_BUFFER: usize = 64 * 1024;
+/// What hyper may hold of an HTTP/1.1 connection in each direction, unless a request head may be larger.
+const LEAST_BUFFER: usize = 64 * 1024;
 /// A client that is gone without a word is noticed within the sum of these.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -121,7 +123,12 @@ pub(super) struct Protocols {
 impl Protocols {
     pub(super) fn new(options: &ServerOptions) -> Self {
         let mut http1 = http1::Builder::new();
-        http1.half_close(false).header_read_timeout(None).max_header_size(options.max_request_head);
+        http1
+            .half_close(false)
+            .header_read_timeout(None)
+            .max_header_size(options.max_request_head)
+            // Also the most that waits for a client that reads slowly; hyper's own figure would cap the head at 408 KiB.
+            .max_buf_size(options.max_request_head.max(LEAST_BUFFER));
         if options.max_headers != HYPER_MAX_HEADERS {
             http1.max_headers(options.max_headers);
         }
@@ -299,7 +306,7 @@ impl<H: Handler> Exchange<H> {
         request: Request<Incoming>,
         stream: Option<Rc<Stream>>,
     ) -> impl Future<Output = Result<Response<Served<H::Body>>, Infallible>> + 'static {
-        let guard = RequestGuard::begin(&self.connection, stream);
+        let guard = RequestGuard::begin(&self.connection, stream, request.version());
         async move {
             if let Some(refused) = self.own_answer(&request) {
                 return Ok(refused.map(|text| Served::new(Answer::Text(Some(text)), guard)));

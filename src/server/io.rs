@@ -4,7 +4,7 @@
 
 use super::activity::Activity;
 use super::serve::Ticket;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -43,6 +43,10 @@ impl Socket {
 /// Holds most request heads and TLS hellos, so that looking at the first bytes costs no extra read.
 const FIRST_READ: usize = 1024;
 
+/// The most that one read of an upload takes: hyper holds 16 of them for an app that reads slowly. It doubles its buffer
+/// whenever a read fills it; one byte less than a power of two never does.
+const MOST_PER_READ: usize = 16 * 1024 - 1;
+
 macro_rules! each_socket {
     ($self:expr, $stream:ident => $call:expr) => {
         match $self.get_mut() {
@@ -54,7 +58,17 @@ macro_rules! each_socket {
 
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        each_socket!(self, stream => Pin::new(stream).poll_read(cx, buf))
+        // Requests are small, and this saves the system call that finds nothing more.
+        if buf.remaining() <= MOST_PER_READ {
+            return each_socket!(self, stream => Pin::new(stream).poll_read(cx, buf));
+        }
+        each_socket!(self, stream => loop {
+            ready!(stream.poll_read_ready(cx))?;
+            match stream.try_read_buf(&mut (&mut *buf).limit(MOST_PER_READ)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done.map(drop)),
+            }
+        })
     }
 }
 
@@ -165,6 +179,23 @@ impl Io {
             Poll::Ready(_) => self.activity.sent(),
         }
         result
+    }
+}
+
+impl Drop for Io {
+    /// An answer without a frame was cut short: a reset says so, an orderly end would say that it is complete. (A unix socket
+    /// has no reset.)
+    fn drop(&mut self) {
+        if self.activity.owes_unframed() {
+            let rewound = match &self.transport {
+                Transport::Plain(stream) => stream,
+                Transport::Tls(stream) => stream.get_ref().0,
+            };
+            if let Socket::Tcp(stream) = &rewound.socket {
+                // It fails when the connection is gone already.
+                let _ = stream.set_zero_linger();
+            }
+        }
     }
 }
 

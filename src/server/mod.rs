@@ -12,12 +12,14 @@
 //! | `activity` | what a connection is doing since when, and which deadline that means |
 //! | `io` | the byte stream under hyper, and what a connection counts against |
 //! | `body` | a response body that knows when it ends |
+//! | `descriptors` | the system's limit of open files |
 //! | `redirect` | `redirect_to_https` |
 //! | `tls` | certificates |
 
 mod activity;
 mod body;
 mod connection;
+mod descriptors;
 mod io;
 mod listener;
 mod redirect;
@@ -26,6 +28,7 @@ mod serve;
 mod tests;
 pub mod tls;
 
+pub use descriptors::raise_open_files;
 pub use listener::Listener;
 pub use serve::{ConnectionLimit, Server};
 

@@ -11,7 +11,8 @@ use std::cell::RefCell;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 
 pub use super::line::AccessLine;
@@ -26,6 +27,7 @@ const RETRY: Duration = Duration::from_millis(10);
 /// The writer thread and the way to it; one for the process.
 pub struct AccessWriter {
     sink: Sink,
+    ending: Arc<AtomicBool>,
     done: Receiver<()>,
 }
 
@@ -37,6 +39,7 @@ pub struct Sink {
     immediate: bool,
 }
 
+#[derive(Default)]
 struct Buffer {
     bytes: Vec<u8>,
     lines: u64,
@@ -75,12 +78,14 @@ impl AccessWriter {
     pub fn start(out: impl Write + Send + 'static, format: Format, terminal: bool) -> io::Result<Self> {
         let (buffers, incoming) = sync_channel(WAITING);
         let (finished, done) = sync_channel(1);
+        let ending = Arc::<AtomicBool>::default();
+        let last_round = Arc::clone(&ending);
         std::thread::Builder::new().name("access-log".into()).spawn(move || {
-            write_all_buffers(out, &incoming);
+            write_all_buffers(out, &incoming, &last_round);
             // Nobody waits any more if this fails.
             let _ = finished.send(());
         })?;
-        Ok(Self { sink: Sink { buffers, text: format.is_text(terminal), immediate: terminal }, done })
+        Ok(Self { sink: Sink { buffers, text: format.is_text(terminal), immediate: terminal }, ending, done })
     }
 
     /// What a worker needs for its [`AccessLog`].
@@ -88,16 +93,27 @@ impl AccessWriter {
         self.sink.clone()
     }
 
-    /// Waits until everything handed over is written: call it when every [`AccessLog`] and [`Sink`] has been dropped.
-    /// `false` when `within` passed before.
+    /// Waits until everything handed over so far is written; `false` when `within` passed before. It waits for no
+    /// [`AccessLog`] and no [`Sink`]: one that a stuck worker still holds must not hold up the end of the process.
     pub fn finish(self, within: Duration) -> bool {
-        drop(self.sink);
+        self.ending.store(true, Ordering::Release);
+        // Wakes a writer that waits. When there is no room for it, the writer has work and looks at `ending` after it.
+        let _ = self.sink.buffers.try_send(Buffer::default());
         self.done.recv_timeout(within).is_ok()
     }
 }
 
-fn write_all_buffers(mut out: impl Write, incoming: &Receiver<Buffer>) {
-    while let Ok(buffer) = incoming.recv() {
+/// The next buffer; `None` at the end: nobody can send any more, or the end was asked for and nothing waits.
+fn next_buffer(incoming: &Receiver<Buffer>, ending: &AtomicBool) -> Option<Buffer> {
+    match incoming.try_recv() {
+        Ok(buffer) => Some(buffer),
+        Err(TryRecvError::Empty) if !ending.load(Ordering::Acquire) => incoming.recv().ok(),
+        Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
+    }
+}
+
+fn write_all_buffers(mut out: impl Write, incoming: &Receiver<Buffer>, ending: &AtomicBool) {
+    while let Some(buffer) = next_buffer(incoming, ending) {
         if write_patiently(&mut out, &buffer.bytes).is_err() {
             // The reader is gone (EPIPE) or the disk is full. The next buffer is tried again: a disk may be emptied.
             buffer.counters.access_lines_dropped.add(buffer.lines);
@@ -318,6 +334,19 @@ mod tests {
         drop(log);
         assert!(writer.finish(Duration::from_secs(10)));
         assert_eq!(tap.text().lines().count(), WAITING + 1);
+    }
+
+    #[test]
+    fn the_end_waits_for_what_was_handed_over_and_for_nobody_who_still_could() {
+        let tap = Tap::default();
+        let writer = AccessWriter::start(tap.clone(), Format::Auto, false).unwrap();
+        let log = AccessLog::new(writer.sink(), Arc::default());
+        log.write(&line(b"example.com", "/handed-over"));
+        log.flush();
+        // A worker that is stuck keeps its log, and with it the way to the writer.
+        assert!(writer.finish(Duration::from_secs(10)));
+        assert!(tap.text().contains("/handed-over"));
+        drop(log);
     }
 
     #[test]

@@ -53,7 +53,11 @@ pub fn init(format: Format, level: &str) -> Result<(), String> {
     started.map_err(|error| format!("cannot start the log: {error}"))
 }
 
-/// A bare level is ours; the libraries below us speak from `warn` on, or an outage would be told twice and at length.
+/// What the libraries below us may say: from `warn` on, or an outage would be told twice and at length. Those that parse what
+/// strangers send only from `error` on, or strangers could write our log.
+const LIBRARIES: &str = "warn,h2=error,hyper=error,rustls=error,tokio_rustls=error";
+
+/// A bare level is ours, libraries have their own.
 fn filter(text: &str) -> Result<EnvFilter, String> {
     let text = text.trim();
     let unknown = |why: &dyn fmt::Display| {
@@ -63,7 +67,7 @@ fn filter(text: &str) -> Result<EnvFilter, String> {
         )
     };
     let directives = match text.parse::<Level>() {
-        Ok(level) if level > Level::WARN => format!("warn,cloakroom={text}"),
+        Ok(level) if level >= Level::WARN => format!("{LIBRARIES},cloakroom={text}"),
         Ok(_) => text.to_owned(),
         // tracing would take a misspelt level for the name of a target, and say nothing.
         Err(_) if text != "off" && !text.contains('=') => return Err(unknown(&"")),
@@ -219,6 +223,23 @@ mod tests {
         });
         assert!(!text.contains("chatter") && !text.contains("finer"), "{text}");
         assert!(text.contains("trouble") && text.contains("detail"), "{text}");
+    }
+
+    #[test]
+    fn what_strangers_send_writes_no_line_through_a_library() {
+        for level in ["warn", "info", "debug"] {
+            let text = logged(level, || {
+                tracing::warn!(target: "h2::proto::streams::recv", "stranger");
+                tracing::warn!(target: "hyper::proto::h1", "stranger");
+                tracing::warn!(target: "rustls::conn", "stranger");
+                tracing::error!(target: "h2::proto", "fault");
+                tracing::warn!(target: "mongodb::pool", "trouble");
+            });
+            assert!(!text.contains("stranger"), "{level}: {text}");
+            assert!(text.contains("fault") && text.contains("trouble"), "{level}: {text}");
+        }
+        let asked = logged("h2=warn", || tracing::warn!(target: "h2::proto", "stranger"));
+        assert!(asked.contains("stranger"), "whoever names a library hears it");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Opening a connection to an endpoint: TCP or unix socket, HTTP/1.1.
 
+use super::io::Socket;
 use super::pool::{Pool, PooledConnection};
 use super::{Endpoint, UpstreamError};
 use http_body::Body;
@@ -7,7 +8,6 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 pub(super) async fn open<B>(
@@ -29,13 +29,13 @@ where
                     .map_err(|error| UpstreamError::connect(format_args!("{host}:{port}: {error}")))?;
                 // Without it a response head and its body can wait 40 ms for each other; failing to set it is no failure.
                 let _ = stream.set_nodelay(true);
-                handshake(stream, max_response_head, pool).await
+                handshake(Socket::Tcp(stream), max_response_head, pool).await
             }
             Endpoint::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(|error| {
                     UpstreamError::connect(format_args!("unix:{}: {error}", path.display()))
                 })?;
-                handshake(stream, max_response_head, pool).await
+                handshake(Socket::Unix(stream), max_response_head, pool).await
             }
         }
     };
@@ -44,20 +44,21 @@ where
     })
 }
 
-async fn handshake<S, B>(
-    stream: S,
+async fn handshake<B>(
+    socket: Socket,
     max_response_head: usize,
     pool: &Rc<Pool<B>>,
 ) -> Result<PooledConnection<B>, UpstreamError>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     B: Body + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(max_response_head)
-        .handshake(TokioIo::new(stream))
+        // The trailers' limit too, which would otherwise be 16 KiB: an update may come there.
+        .max_header_size(max_response_head)
+        .handshake(TokioIo::new(socket))
         .await
         .map_err(UpstreamError::connect)?;
     // The connection reads and writes on its own; it ends when its sender is dropped or the app closes.

@@ -5,6 +5,7 @@
 
 mod connect;
 mod error;
+mod io;
 mod pool;
 
 pub use error::{UpstreamError, UpstreamErrorKind};
@@ -62,18 +63,26 @@ pub struct ExchangeTimeouts {
 #[derive(Debug)]
 pub struct Progress {
     finished: Cell<bool>,
+    waits_for_client: Cell<bool>,
     moved_at: Cell<Instant>,
 }
 
 impl Progress {
     /// A body that has all of itself still to send, or nothing at all.
     pub fn new(finished: bool) -> Rc<Self> {
-        Rc::new(Self { finished: Cell::new(finished), moved_at: Cell::new(Instant::now()) })
+        let (waits_for_client, moved_at) = (Cell::new(false), Cell::new(Instant::now()));
+        Rc::new(Self { finished: Cell::new(finished), waits_for_client, moved_at })
     }
 
     /// Another piece went out.
     pub fn moved(&self) {
+        self.waits_for_client.set(false);
         self.moved_at.set(Instant::now());
+    }
+
+    /// The client makes us wait: its own deadline runs, not the app's.
+    pub fn waits(&self) {
+        self.waits_for_client.set(true);
     }
 
     /// The end went out.
@@ -195,13 +204,14 @@ where
                     error: UpstreamError::from_exchange(error.error()),
                 }),
                 () = &mut timer => {
-                    // The deadline counts from the end of the request: an upload may take as long as it keeps moving.
+                    // The deadline counts from the end of the request, or from when the app took the last piece of it: an
+                    // upload may take as long as it keeps moving.
                     let since = progress.moved_at.get().max(started);
                     let waited = since.elapsed();
-                    if progress.is_finished() && waited >= timeouts.response_head {
+                    if !progress.waits_for_client.get() && waited >= timeouts.response_head {
                         return Err(Failed { unsent: None, error: UpstreamError::response_head_timeout() });
                     }
-                    let rest = timeouts.response_head.saturating_sub(waited).max(Duration::from_millis(50));
+                    let rest = timeouts.response_head.saturating_sub(waited).max(timeouts.response_head.min(Duration::from_secs(1)));
                     timer.as_mut().reset(tokio::time::Instant::now() + rest);
                 }
             }
