@@ -6,7 +6,7 @@ use super::secret;
 use super::session::millis;
 use super::walk::{NOT_BUILT, Table};
 use crate::session::Millis;
-use crate::store::{AutoRemove, MongoOptions, StoreKind};
+use crate::store::{AutoRemove, MongoOptions, StoreKind, check_mongodb_url};
 use std::time::Duration;
 
 /// `[store]` as read.
@@ -138,7 +138,11 @@ fn mongodb_url(url: String, item: &Item<'_>) -> Option<String> {
         Some(hosts) if hosts.split(',').any(str::is_empty) => {
             item.problem("a MongoDB URL without a host", cure)
         }
-        Some(_) => return Some(url),
+        // The driver's own opinion: ports, options, encodings.
+        Some(_) => match check_mongodb_url(&url) {
+            Ok(()) => return Some(url),
+            Err(why) => item.problem(format!("not a MongoDB URL that the driver takes: {why}"), cure),
+        },
     }
     None
 }

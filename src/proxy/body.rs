@@ -60,6 +60,10 @@ impl BodyError {
     }
 }
 
+/// How much of a response is read on for its trailers' sake when the client has left, and for how long.
+const UNSEEN_BYTES: usize = 16 << 20;
+const UNSEEN_TIME: Duration = Duration::from_secs(5);
+
 /// The longest gap between two frames. The timer is armed only when a body makes its reader wait.
 struct Gap {
     limit: Duration,
@@ -124,6 +128,7 @@ impl RequestBody {
 impl Upload {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
+            self.progress.waits();
             ready!(self.gap.poll_expired(cx));
             return Poll::Ready(Some(Err(BodyError::RequestStalled)));
         };
@@ -186,7 +191,7 @@ pub(super) struct Download {
     pub(super) inner: Incoming,
     pub(super) connection: Option<PooledConnection<RequestBody>>,
     pub(super) progress: Rc<Progress>,
-    pub(super) reserved: Rc<ReservedNames>,
+    pub(super) hidden: Rc<ReservedNames>,
     pub(super) trailer: Option<TrailerCommit>,
     gap: Gap,
     held: Option<HeaderMap>,
@@ -197,7 +202,7 @@ impl Download {
         inner: Incoming,
         connection: PooledConnection<RequestBody>,
         progress: Rc<Progress>,
-        reserved: Rc<ReservedNames>,
+        hidden: Rc<ReservedNames>,
         trailer: Option<TrailerCommit>,
         gap: Duration,
     ) -> Self {
@@ -205,7 +210,7 @@ impl Download {
             inner,
             connection: Some(connection),
             progress,
-            reserved,
+            hidden,
             trailer,
             gap: Gap::new(gap),
             held: None,
@@ -249,11 +254,37 @@ impl Download {
         };
         if let Some(commit) = &mut self.trailer {
             commit.begin(&trailers);
+        } else if trailers.keys().any(|name| self.hidden.is_reserved(name)) {
+            tracing::warn!(
+                "session headers in trailers that `Trailer` did not announce, or of a request without a session: dropped"
+            );
         }
         let mut trailers = trailers;
-        clean_trailers(&mut trailers, &self.reserved);
+        clean_trailers(&mut trailers, &self.hidden);
         self.held = Some(trailers);
         self.poll_held(cx)
+    }
+
+    /// An update was announced, and the trailers have not come yet.
+    fn awaits_trailer(&self) -> bool {
+        self.trailer.as_ref().is_some_and(TrailerCommit::is_pending)
+    }
+
+    /// The client has left, but the app may have more to say of the session: reads on, within bounds, for the trailers' sake.
+    fn finish_without_client(mut self: Box<Self>) {
+        let Some(drain) = self.trailer.as_ref().map(TrailerCommit::drain) else { return };
+        // The handle is not needed: the task ends by itself, and the drain knows it.
+        drop(drain.spawn_local(async move {
+            let mut left = UNSEEN_BYTES;
+            let read_on = async {
+                while let Some(Ok(frame)) = std::future::poll_fn(|cx| self.poll_frame(cx)).await {
+                    let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { return };
+                    left = rest;
+                }
+            };
+            // Whether it ended, was cut or took too long: there is nobody left to tell.
+            let _ = tokio::time::timeout(UNSEEN_TIME, read_on).await;
+        }));
     }
 
     /// The end is held back until the trailers' update is stored.
@@ -290,6 +321,16 @@ impl ResponseBody {
     pub(super) fn traced(mut self, trace: Box<Trace>) -> Self {
         self.trace = Some(trace);
         self
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        if let Content::Stream(download) = std::mem::replace(&mut self.content, Content::Nothing)
+            && download.awaits_trailer()
+        {
+            download.finish_without_client();
+        }
     }
 }
 

@@ -3,20 +3,21 @@
 //! Merges are compare-and-swap: on a conflict the update is applied again to what is stored by then. Nothing revives a session
 //! that vanished. Tests: `tests/it/session_update.rs`, `tests/faults/two_sidecars.py`.
 
-use super::lines::Lines;
+use super::lines::{Lines, Place};
 use crate::drain::Drain;
 use crate::session::Millis;
 use crate::session::lifecycle::{self, Evolved, Policy, Write};
-use crate::session::record::CookieAttributes;
+use crate::session::record::{CookieAttributes, Record};
 use crate::session::sid::Sid;
 use crate::session::wire::{Invalid, Update};
 use crate::store::error::{Kind, Op};
-use crate::store::{Created, Loaded, Lookup, Store, StoreError, Swapped, Touched};
+use crate::store::{Created, Loaded, Lookup, Store, StoreError, Swapped, Touched, Version};
 use crate::telemetry::counters::Counters;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::MutexGuard;
 
 /// What a commit needs; one per worker.
 pub(super) struct Committer {
@@ -63,11 +64,21 @@ pub(super) enum Outcome {
 pub(super) enum CommitError {
     Store(StoreError),
     Invalid(Invalid),
+    /// The session is stored under a new sid, and whether the old one is gone is not known.
+    HalfRegenerated {
+        error: StoreError,
+        sid: Sid,
+        expires: Option<Millis>,
+    },
 }
 
 impl From<StoreError> for CommitError {
     fn from(error: StoreError) -> Self {
-        Self::Store(error)
+        match error.kind {
+            // What the app sent is the trouble, and no other attempt would end better.
+            Kind::Unstorable => Self::Invalid(Invalid::Unstorable),
+            _ => Self::Store(error),
+        }
     }
 }
 
@@ -94,13 +105,15 @@ impl Outcome {
 }
 
 impl Committer {
-    /// Carries `write` out. Dropping the future (the client left) does not stop a write that has begun.
+    /// Carries `write` out. Dropping the future (the client left) does not stop a write that has begun. `head_is_out`: the update
+    /// came in a trailer, so no cookie can be set any more.
     pub(super) async fn commit(
         self: &Rc<Self>,
         base: Base,
         write: Write,
         update: Option<Update>,
         now: Millis,
+        head_is_out: bool,
     ) -> Result<Committed, CommitError> {
         match (write, base.live.clone()) {
             (Write::Nothing, _) => Ok(Committed { outcome: Outcome::Unchanged, base }),
@@ -114,7 +127,8 @@ impl Committer {
             }
             (Write::Save(evolved), Some(loaded)) => {
                 let update = update.unwrap_or_default();
-                self.run(Box::pin(Rc::clone(self).save(base.sid, loaded, evolved, update, now))).await
+                self.run(Box::pin(Rc::clone(self).save(base.sid, loaded, evolved, update, now, head_is_out)))
+                    .await
             }
             (Write::Regenerate(evolved), Some(loaded)) => {
                 let update = Update { regenerate: true, ..update.unwrap_or_default() };
@@ -156,20 +170,20 @@ impl Committer {
     }
 
     async fn create(&self, first: Sid, evolved: Evolved, now: Millis) -> Result<Committed, CommitError> {
-        let Evolved { record, expires_at, .. } = evolved;
-        let (sid, version) = self.create_under_free_sid(first, &record, expires_at, now).await?;
+        let (sid, version) =
+            self.create_under_free_sid(first, &evolved.record, evolved.expires_at, now).await?;
         self.counters.sessions_created.inc();
-        let live = Some(Loaded { record, expires_at: Some(expires_at), touched_at: Some(now), version });
+        let live = Some(stored(evolved, version, now));
         Ok(Committed { outcome: Outcome::Created, base: Base { sid, live } })
     }
 
-    async fn create_under_free_sid(
+    pub(super) async fn create_under_free_sid(
         &self,
         first: Sid,
-        record: &crate::session::record::Record,
+        record: &Record,
         expires_at: Millis,
         now: Millis,
-    ) -> Result<(Sid, crate::store::Version), CommitError> {
+    ) -> Result<(Sid, Version), CommitError> {
         let mut sid = first;
         // 192 random bits do not collide twice.
         for _ in 0..3 {
@@ -189,10 +203,11 @@ impl Committer {
         evolved: Evolved,
         update: Update,
         now: Millis,
+        head_is_out: bool,
     ) -> Result<Committed, CommitError> {
         let started = Instant::now();
         let place = self.lines.enter(&sid);
-        let mut latest = place.turn().await;
+        let mut latest = self.turn(&place, Op::Update, started).await?;
         let (mut base, mut next) = match latest.take() {
             Some(latest) => {
                 let next = self.evolve(&latest, &evolved.record.cookie.attributes, &update, now)?;
@@ -201,6 +216,15 @@ impl Committer {
             None => (loaded, evolved),
         };
         loop {
+            if lifecycle::privilege_changed(&self.policy, &base.record, &next) {
+                // Asked here, against what others stored meanwhile: `regenerate_on` holds for what is really written.
+                if head_is_out {
+                    return Err(CommitError::Invalid(Invalid::NeedsCookie));
+                }
+                let update = Update { regenerate: true, ..update };
+                next = self.evolve(&base, &next.record.cookie.attributes, &update, now)?;
+                return self.swap_sid(sid, base, next, update, now, started).await;
+            }
             if !(next.modified || update.save || self.policy.resave) {
                 // Somebody else wrote the very same: what is left is the touch.
                 let expires_at = next.expires_at;
@@ -209,12 +233,7 @@ impl Committer {
             match self.store.update(&sid, &base.version, &next.record, next.expires_at, now).await? {
                 Swapped::Done(version) => {
                     self.counters.sessions_updated.inc();
-                    let stored = Loaded {
-                        record: next.record,
-                        expires_at: Some(next.expires_at),
-                        touched_at: Some(now),
-                        version,
-                    };
+                    let stored = stored(next, version, now);
                     *latest = Some(stored.clone());
                     return Ok(Committed {
                         outcome: Outcome::Updated,
@@ -223,65 +242,33 @@ impl Committer {
                 }
                 Swapped::Absent => return Ok(self.vanished(sid)),
                 Swapped::Conflict(lookup) => {
-                    let Some(stored) = self.after_conflict(Op::Update, *lookup, started)? else {
+                    let Some(found) = self.after_conflict(Op::Update, *lookup, started)? else {
                         return Ok(self.vanished(sid));
                     };
-                    next = self.evolve(&stored, &next.record.cookie.attributes, &update, now)?;
-                    base = stored;
+                    next = self.evolve(&found, &next.record.cookie.attributes, &update, now)?;
+                    base = found;
                 }
             }
         }
     }
 
-    /// The new session is stored before the old one goes, and the old one goes only as the very version that the new one was made
-    /// from: no moment loses data, and a session that vanished meanwhile is not revived under another name.
-    async fn regenerate(
-        self: Rc<Self>,
-        old: Sid,
-        loaded: Loaded,
-        evolved: Evolved,
-        update: Update,
-        now: Millis,
-    ) -> Result<Committed, CommitError> {
-        let started = Instant::now();
-        let place = self.lines.enter(&old);
-        let _turn = place.turn().await;
-        let (mut base, mut next) = (loaded, evolved);
-        let (sid, mut version) =
-            self.create_under_free_sid(new_sid()?, &next.record, next.expires_at, now).await?;
-        loop {
-            match self.store.destroy_if(&old, &base.version, now).await? {
-                Swapped::Done(_) => {
-                    self.counters.sessions_regenerated.inc();
-                    let live = Some(Loaded {
-                        record: next.record,
-                        expires_at: Some(next.expires_at),
-                        touched_at: Some(now),
-                        version,
-                    });
-                    return Ok(Committed { outcome: Outcome::Regenerated, base: Base { sid, live } });
-                }
-                Swapped::Absent => {
-                    self.store.destroy(&sid).await?;
-                    return Ok(self.vanished(old));
-                }
-                Swapped::Conflict(lookup) => {
-                    let Some(stored) = self.after_conflict(Op::Destroy, *lookup, started)? else {
-                        self.store.destroy(&sid).await?;
-                        return Ok(self.vanished(old));
-                    };
-                    next = self.evolve(&stored, &next.record.cookie.attributes, &update, now)?;
-                    base = stored;
-                    match self.store.update(&sid, &version, &next.record, next.expires_at, now).await? {
-                        Swapped::Done(swapped) => version = swapped,
-                        Swapped::Absent | Swapped::Conflict(_) => return Err(conflict(Op::Update)),
-                    }
-                }
-            }
-        }
+    /// Waits for the turn in a session's line. Whoever waited for most of the deadline is refused: in an outage the writer before
+    /// it took all of it in vain, and the next one would too.
+    pub(super) async fn turn<'p>(
+        &self,
+        place: &'p Place,
+        op: Op,
+        started: Instant,
+    ) -> Result<MutexGuard<'p, Option<Loaded>>, CommitError> {
+        let patience = self.deadline.mul_f32(0.75);
+        let turn = tokio::time::timeout(patience, place.turn()).await.ok();
+        turn.filter(|_| started.elapsed() < patience).ok_or_else(|| {
+            let detail = "the writers before this one took all of timeouts.store".to_owned();
+            CommitError::Store(StoreError { op, kind: Kind::Timeout, detail })
+        })
     }
 
-    fn evolve(
+    pub(super) fn evolve(
         &self,
         base: &Loaded,
         attributes: &Arc<CookieAttributes>,
@@ -292,7 +279,7 @@ impl Committer {
     }
 
     /// What to go on from after another writer came first; `None`: the session is gone.
-    fn after_conflict(
+    pub(super) fn after_conflict(
         &self,
         op: Op,
         lookup: Lookup,
@@ -303,7 +290,10 @@ impl Committer {
             return Err(conflict(op));
         }
         match lookup {
-            Lookup::Live(stored) => Ok(Some(stored)),
+            Lookup::Live(mut stored) => {
+                stored.record.payload = stored.record.payload.without_keys(&self.policy.store_keys);
+                Ok(Some(stored))
+            }
             Lookup::Absent => Ok(None),
             Lookup::Unreadable(what) => {
                 let detail = format!("the stored session became unreadable: {what}");
@@ -312,23 +302,27 @@ impl Committer {
         }
     }
 
-    fn vanished(&self, sid: Sid) -> Committed {
+    pub(super) fn vanished(&self, sid: Sid) -> Committed {
         self.counters.sessions_vanished.inc();
         tracing::info!(session = %sid, "session ended while the app worked; its response's update is dropped");
         gone(sid, Outcome::Vanished)
     }
 }
 
+pub(super) fn stored(evolved: Evolved, version: Version, now: Millis) -> Loaded {
+    Loaded { record: evolved.record, expires_at: Some(evolved.expires_at), touched_at: Some(now), version }
+}
+
 fn gone(sid: Sid, outcome: Outcome) -> Committed {
     Committed { outcome, base: Base { sid, live: None } }
 }
 
-fn conflict(op: Op) -> CommitError {
+pub(super) fn conflict(op: Op) -> CommitError {
     let detail = "other writers came first until timeouts.store had passed".to_owned();
     CommitError::Store(StoreError { op, kind: Kind::Conflict, detail })
 }
 
-fn new_sid() -> Result<Sid, CommitError> {
+pub(super) fn new_sid() -> Result<Sid, CommitError> {
     Sid::random().map_err(|error| {
         let detail = format!("no randomness for a session id: {error}");
         CommitError::Store(StoreError { op: Op::Create, kind: Kind::Refused, detail })

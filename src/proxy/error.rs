@@ -3,11 +3,11 @@
 //! The client learns a status, a short text and the request id; the cause is logged once, where the answer is made.
 
 use super::body::{BodyError, ResponseBody};
-use crate::headers::framing::FramingError;
+use crate::headers::framing::{self, FramingError};
 use crate::session::wire::Invalid;
 use crate::store::StoreError;
 use crate::upstream::{UpstreamError, UpstreamErrorKind};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, SET_COOKIE};
 use http::{HeaderValue, Response, StatusCode};
 
 /// One failed request.
@@ -25,12 +25,16 @@ pub(super) enum ProxyError {
     Request(BodyError),
     /// The app.
     Upstream(UpstreamError),
+    /// Where the app's response ends is open to interpretation.
+    ResponseFraming(FramingError),
     /// The app switched protocols though nobody asked.
     UnaskedUpgrade,
     /// The app's update is invalid.
     Update(Invalid),
     /// The store.
     Store(StoreError),
+    /// The store, after a session had got its new sid: the cookie for it, which goes out with the 503.
+    HalfRegenerated(StoreError, Option<HeaderValue>),
     /// The stored session cannot be read, and `unreadable = "error"`.
     Unreadable,
     /// `X-Session` would be larger than `limits.session_header`: its size, and the limit.
@@ -62,6 +66,7 @@ impl ProxyError {
                 | BodyError::InvalidTrailer
                 | BodyError::TrailerNotStored,
             )
+            | Self::ResponseFraming(_)
             | Self::UnaskedUpgrade
             | Self::Update(_) => StatusCode::BAD_GATEWAY,
             Self::Upstream(error) => match error.kind {
@@ -73,7 +78,7 @@ impl ProxyError {
                 }
                 UpstreamErrorKind::RequestBody => StatusCode::BAD_REQUEST,
             },
-            Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Store(_) | Self::HalfRegenerated(..) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unreadable | Self::SessionHeader(..) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -87,9 +92,10 @@ impl ProxyError {
             Self::NoRoute => "no_route",
             Self::Request(error) => error.reason(),
             Self::Upstream(error) => error.kind.reason(),
+            Self::ResponseFraming(_) => UpstreamErrorKind::Protocol.reason(),
             Self::UnaskedUpgrade => "unasked_upgrade",
             Self::Update(_) => "invalid_update",
-            Self::Store(_) => "store_unavailable",
+            Self::Store(_) | Self::HalfRegenerated(..) => "store_unavailable",
             Self::Unreadable => "session_unreadable",
             Self::SessionHeader(..) => "session_header_too_large",
         }
@@ -100,8 +106,10 @@ impl ProxyError {
             Self::Framing(_) | Self::Underscore | Self::Path | Self::NoRoute | Self::Request(_) => {
                 Blame::Client
             }
-            Self::Upstream(_) | Self::UnaskedUpgrade | Self::Update(_) => Blame::App,
-            Self::Store(_) | Self::Unreadable => Blame::Store,
+            Self::Upstream(_) | Self::ResponseFraming(_) | Self::UnaskedUpgrade | Self::Update(_) => {
+                Blame::App
+            }
+            Self::Store(_) | Self::HalfRegenerated(..) | Self::Unreadable => Blame::Store,
             Self::SessionHeader(..) => Blame::Config,
         }
     }
@@ -116,7 +124,7 @@ impl ProxyError {
             Self::Update(invalid) => {
                 tracing::warn!(request_id, reason, error = %invalid, "the app's session update is invalid; nothing was changed")
             }
-            Self::Store(error) => {
+            Self::Store(error) | Self::HalfRegenerated(error, _) => {
                 tracing::warn!(request_id, reason, %error, "the session store did not answer")
             }
             Self::SessionHeader(size, limit) => tracing::error!(
@@ -127,6 +135,9 @@ impl ProxyError {
                 "the session is larger than limits.session_header; forward less with `fields` on the route, or raise the limit and the app server's"
             ),
             Self::Unreadable => tracing::error!(request_id, reason, "the stored session cannot be read"),
+            Self::ResponseFraming(error) => {
+                tracing::warn!(request_id, reason, %error, "the app's response is framed in a way that can be misread");
+            }
             Self::UnaskedUpgrade => tracing::warn!(
                 request_id,
                 reason,
@@ -144,6 +155,12 @@ impl ProxyError {
         let mut response = plain(status, request_id);
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("2"));
+        }
+        if let Self::HalfRegenerated(_, Some(cookie)) = self {
+            response.headers_mut().insert(SET_COOKIE, cookie.clone());
+        }
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(framing::ALLOW));
         }
         response
     }

@@ -7,14 +7,20 @@ use crate::store::Loaded;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 const SHARDS: usize = 32;
 
 type Line = Arc<tokio::sync::Mutex<Option<Loaded>>>;
 
+/// How long a sid that was regenerated away is remembered, and how many of them.
+const RENAMED_FOR: Duration = Duration::from_secs(60);
+const RENAMED_MOST: usize = 50_000;
+
 /// All lines of the process. Locked for a map operation only, and only by requests that write.
 pub struct Lines {
     shards: [Mutex<HashMap<Sid, Line>>; SHARDS],
+    renamed: Mutex<HashMap<Sid, Instant>>,
 }
 
 /// A place in one session's line.
@@ -26,7 +32,7 @@ pub(super) struct Place {
 
 impl Default for Lines {
     fn default() -> Self {
-        Self { shards: std::array::from_fn(|_| Mutex::default()) }
+        Self { shards: std::array::from_fn(|_| Mutex::default()), renamed: Mutex::default() }
     }
 }
 
@@ -34,6 +40,24 @@ impl Lines {
     pub(super) fn enter(self: &Arc<Self>, sid: &Sid) -> Place {
         let line = Arc::clone(self.shard(sid).entry(sid.clone()).or_default());
         Place { lines: Arc::clone(self), sid: sid.clone(), line }
+    }
+
+    /// The session of this sid lives on under another one.
+    pub(super) fn remember_renamed(&self, sid: &Sid) {
+        let mut renamed = self.renamed.lock().unwrap_or_else(PoisonError::into_inner);
+        if renamed.len() >= RENAMED_MOST {
+            renamed.retain(|_, at| at.elapsed() < RENAMED_FOR);
+        }
+        if renamed.len() < RENAMED_MOST {
+            renamed.insert(sid.clone(), Instant::now());
+        }
+    }
+
+    /// Was the session renamed a moment ago? Then the browser has a newer cookie, or is about to get it: a response of a parallel
+    /// request must not clear it.
+    pub(super) fn was_renamed(&self, sid: &Sid) -> bool {
+        let renamed = self.renamed.lock().unwrap_or_else(PoisonError::into_inner);
+        renamed.get(sid).is_some_and(|at| at.elapsed() < RENAMED_FOR)
     }
 
     // A panic while the map was held leaves the map whole: it holds no half-done state.

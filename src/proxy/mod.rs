@@ -7,8 +7,8 @@
 //! | file | what for |
 //! |---|---|
 //! | `outbound` | the request as the app will see it |
-//! | `sessions` | cookie to `X-Session*`, update headers to cookie |
-//! | `commit` | the store write a response asked for; `lines`: writers of one session line up |
+//! | `sessions` | cookie to session, update headers to plan and cookie; `inject`: what the app is shown |
+//! | `commit` | the store write a response asked for; `regenerate`: the one that is several; `lines`: writers of one session line up |
 //! | `trailer` | updates that come in trailers |
 //! | `body` | the two streaming bodies |
 //! | `upgrade` | tunnels |
@@ -18,9 +18,11 @@
 mod body;
 mod commit;
 mod error;
+mod inject;
 mod lines;
 pub mod options;
 mod outbound;
+mod regenerate;
 mod sessions;
 mod trace;
 mod trailer;
@@ -30,7 +32,7 @@ pub use body::{BodyError, RequestBody, ResponseBody};
 pub use lines::Lines;
 
 use crate::drain::Drain;
-use crate::headers::framing::{check_request, clean_response};
+use crate::headers::framing::{check_request, check_response, clean_response};
 use crate::headers::hop::take_hop_by_hop;
 use crate::headers::path::RoutePath;
 use crate::headers::reserved::ReservedNames;
@@ -47,9 +49,10 @@ use error::ProxyError;
 use http::header::{HOST, LOCATION, TRAILER};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use inject::{redirect_target, settle_cookies};
 use options::{Otherwise, ProxyOptions, RouteOptions, SessionMode};
 use outbound::RequestIds;
-use sessions::{Ask, Opened, Sessions, redirect_target};
+use sessions::{Ask, Opened, Sessions};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -62,7 +65,10 @@ pub struct Proxy {
     table: RouteTable<usize>,
     upstreams: Vec<Upstream<RequestBody>>,
     names: Vec<Rc<str>>,
+    /// What clients may not send: the prefix and all claims.
     reserved: Rc<ReservedNames>,
+    /// What clients may not see: the prefix. A claim's name may well be a response header of the app.
+    hidden: Rc<ReservedNames>,
     sessions: Option<Rc<Sessions>>,
     drain: Drain,
     counters: Arc<Counters>,
@@ -133,6 +139,7 @@ impl Proxy {
         let prefix = options.session.as_ref().map_or("X-Session", |session| session.header_prefix.as_str());
         let claims = options.routes.iter().flat_map(|route| route.claims.iter().map(|(name, _)| name));
         let reserved = Rc::new(ReservedNames::new(prefix, claims));
+        let hidden = Rc::new(ReservedNames::new(prefix, std::iter::empty()));
         let routes = options.routes.iter().enumerate();
         let table =
             RouteTable::new(routes.map(|(index, route)| (route.host.as_deref(), route.path.as_str(), index)));
@@ -159,6 +166,7 @@ impl Proxy {
             upstreams: options.upstreams.iter().cloned().map(Upstream::new).collect(),
             names: options.upstreams.iter().map(|upstream| Rc::from(upstream.name.as_str())).collect(),
             reserved,
+            hidden,
             sessions,
             drain,
             counters,
@@ -193,15 +201,16 @@ impl Proxy {
         self.settle_names(&mut head.headers, trace)?;
 
         let opened = self.open_session(route, &head.headers, head.uri.path(), &received, trace).await?;
-        if let Some(sessions) = &self.sessions {
-            sessions.settle_cookies(&mut head.headers);
+        match &self.sessions {
+            Some(sessions) => sessions.settle_cookies(&mut head.headers),
+            None => settle_cookies(&mut head.headers, None),
         }
         if let Some(answer) = self.guard(route, opened.as_ref(), &head.uri) {
             return Ok(answer);
         }
         if let (Some(sessions), Some(opened)) = (&self.sessions, &opened) {
             sessions.inject(opened, &route.fields, &mut head.headers, trace.time)?;
-            sessions.inject_claims(opened, &route.claims, &mut head.headers);
+            sessions.inject_claims(opened, &route.claims, &mut head.headers)?;
         }
 
         trace.upstream = Some(Rc::clone(&self.names[route.upstream]));
@@ -320,15 +329,16 @@ impl Proxy {
     ) -> Result<Response<ResponseBody>, ProxyError> {
         let outbound::Sent { answer, progress } = sent;
         let (mut head, incoming) = answer.response.into_parts();
+        check_response(&head.headers).map_err(ProxyError::ResponseFraming)?;
         clean_response(&mut head.headers);
-        let switched = take_hop_by_hop(&mut head.headers, head.version, &self.reserved).upgrade;
+        let switched = take_hop_by_hop(&mut head.headers, head.version, &self.hidden).upgrade;
         let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
         if switching && !outbound::is_agreed(hop, switched.as_ref()) {
             return Err(ProxyError::UnaskedUpgrade);
         }
         let trailer = self.close_session(route, opened, received, peer, &mut head.headers, trace).await?;
-        self.reserved.strip(&mut head.headers);
-        self.reserved.strip_trailer_names(&mut head.headers);
+        self.hidden.strip(&mut head.headers);
+        self.hidden.strip_trailer_names(&mut head.headers);
         head.version = Version::HTTP_11;
         if switching {
             outbound::announce_upgrade(&mut head.headers, switched);
@@ -340,7 +350,7 @@ impl Proxy {
         }
         let gap = route.timeouts.response_body;
         let download =
-            Download::new(incoming, answer.connection, progress, Rc::clone(&self.reserved), trailer, gap);
+            Download::new(incoming, answer.connection, progress, Rc::clone(&self.hidden), trailer, gap);
         Ok(Response::from_parts(head, ResponseBody::stream(download)))
     }
 
@@ -364,10 +374,10 @@ impl Proxy {
             trace.session = Some(closed.base.sid.clone());
         }
         if closed.withheld {
-            received.log_withheld(sessions.options().proxy, &self.options.trust, peer, trace.request_id());
+            received.log_withheld(sessions.options.proxy, &self.options.trust, peer, trace.request_id());
         }
         Ok(announced.then(|| {
-            let opened = Opened::after_head(closed.base, received.secure, writable);
+            let opened = Opened::after_head(closed, received.secure, writable);
             TrailerCommit::new(Rc::clone(sessions), opened, route.invalid_update)
         }))
     }

@@ -17,7 +17,7 @@ use crate::headers::trace::{clean_trace_context, take_request_id};
 use crate::proxy::BodyError;
 use crate::server::Peer;
 use crate::upstream::{Answer, Progress, UpstreamErrorKind};
-use http::header::{CONNECTION, CONTENT_LENGTH, TE, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Uri, Version};
 use http_body::Body;
@@ -165,7 +165,12 @@ impl Proxy {
         *request.uri_mut() = origin_form(&head.uri);
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = head.headers;
+        let framed = request.body().is_end_stream() || request.headers().contains_key(CONTENT_LENGTH);
         let headers = request.headers_mut();
+        if !framed {
+            // hyper would send a GET or HEAD without a length as one without a body.
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         if let Some(protocol) = &hop.upgrade {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(UPGRADE, protocol.clone());

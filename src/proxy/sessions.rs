@@ -2,57 +2,40 @@
 //!
 //! Decisions are `session`'s, writes are [`super::commit`]'s; this file reads and sets headers. Tests: `tests/it/session_*.rs`.
 
-use super::commit::{Base, CommitError, Committer, Outcome};
+use super::commit::{Base, CommitError, Committed, Committer, Outcome};
 use super::error::ProxyError;
-use super::options::{Encoding, InvalidUpdate, SessionOptions, StoreUnavailable, Unreadable};
+use super::inject::Names;
+use super::options::{InvalidUpdate, SessionOptions, StoreUnavailable, Unreadable};
 use crate::session::Millis;
-use crate::session::cookie::{self, Presented, ResolvedAttributes, Stripped};
-use crate::session::guard::{FieldPath, claim_value, is_uri_component_byte, percent_encode, project};
+use crate::session::cookie::{self, Presented, ResolvedAttributes};
+use crate::session::guard::FieldPath;
 use crate::session::json::Json;
 use crate::session::lifecycle::{self, CookieStep, Facts, Live, Plan};
-use crate::session::record::{CookieAttributes, Payload};
+use crate::session::record::CookieAttributes;
 use crate::session::sid::Sid;
 use crate::session::wire::{self, Invalid, Update};
 use crate::store::error::{Kind, Op};
 use crate::store::{Loaded, Lookup, StoreError};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
-use hmac::Mac;
 use http::header::{COOKIE, SET_COOKIE};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-type HmacSha256 = hmac::Hmac<sha2::Sha256>;
-
 /// One worker's session rules.
 pub(super) struct Sessions {
-    options: SessionOptions,
-    names: Names,
+    pub(super) options: SessionOptions,
+    pub(super) names: Names,
     /// What a save stores, by whether the request is secure.
     attributes: [Arc<CookieAttributes>; 2],
-    header_limit: usize,
+    pub(super) header_limit: usize,
     pub(super) committer: Rc<Committer>,
-}
-
-/// The header names under the configured prefix.
-struct Names {
-    session: HeaderName,
-    id: HeaderName,
-    new: HeaderName,
-    status: HeaderName,
-    expires: HeaderName,
-    signature: HeaderName,
-    update: HeaderName,
-    control: HeaderName,
 }
 
 /// The session of one request.
 pub(super) struct Opened {
     pub(super) base: Base,
-    status: Status,
+    pub(super) status: Status,
     client_has_cookie: bool,
     secure: bool,
     /// The route, the store and the document allow writing.
@@ -61,7 +44,7 @@ pub(super) struct Opened {
 
 /// `X-Session-Status`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Status {
+pub(super) enum Status {
     Live,
     None,
     Invalid,
@@ -85,6 +68,12 @@ pub(super) struct Closed {
     pub(super) withheld: bool,
 }
 
+impl Closed {
+    fn unchanged(base: Base) -> Self {
+        Self { base, outcome: Outcome::Unchanged, withheld: false }
+    }
+}
+
 impl Sessions {
     /// # Errors
     /// A header prefix that makes no header names.
@@ -97,10 +86,6 @@ impl Sessions {
         let cookie = &options.policy.cookie;
         let attributes = [false, true].map(|secure| Arc::new(cookie::stored_attributes(cookie, secure)));
         Ok(Self { names, attributes, header_limit, committer, options })
-    }
-
-    pub(super) fn options(&self) -> &SessionOptions {
-        &self.options
     }
 
     /// A request outside `cookie.path` has no session at all: a plain prefix of the path as received, as in express-session.
@@ -170,102 +155,6 @@ impl Sessions {
         Ok(Opened { writable: false, ..self.fresh(Status::Unavailable, client_has_cookie, ask)? })
     }
 
-    /// Takes the session's cookies off the request and makes one Cookie line of several (RFC 9113 §8.2.3).
-    pub(super) fn settle_cookies(&self, headers: &mut HeaderMap) {
-        let name = (!self.options.forward_cookie).then_some(self.options.name.as_str());
-        settle_cookies(headers, name);
-    }
-
-    /// Adds what the app sees.
-    pub(super) fn inject(
-        &self,
-        opened: &Opened,
-        fields: &[FieldPath],
-        headers: &mut HeaderMap,
-        now: Millis,
-    ) -> Result<(), ProxyError> {
-        let names = &self.names;
-        let payload = self.shown_payload(opened, fields);
-        if payload.len() > self.header_limit {
-            return Err(ProxyError::SessionHeader(payload.len(), self.header_limit));
-        }
-        if let Some(key) = &self.options.signing_key {
-            let seconds = now / 1000;
-            if let Ok(mut mac) = <HmacSha256 as hmac::KeyInit>::new_from_slice(&key.0) {
-                mac.update(format!("{seconds}.{}.", opened.base.sid.as_str()).as_bytes());
-                mac.update(&payload);
-                let tag: String =
-                    mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-                insert_text(headers, &names.signature, &format!("t={seconds},v1={tag}"));
-            }
-        }
-        if let Ok(mut value) = HeaderValue::from_maybe_shared(payload) {
-            value.set_sensitive(true);
-            headers.insert(names.session.clone(), value);
-        }
-        self.inject_sid(&opened.base.sid, headers);
-        let new = if opened.base.live.is_some() { "false" } else { "true" };
-        headers.insert(names.new.clone(), HeaderValue::from_static(new));
-        headers.insert(names.status.clone(), HeaderValue::from_static(opened.status.word()));
-        if let Some(expires) = self.shown_expiry(opened, now) {
-            insert_text(headers, &names.expires, &crate::session::date::render_iso(expires));
-        }
-        Ok(())
-    }
-
-    fn shown_payload(&self, opened: &Opened, fields: &[FieldPath]) -> Bytes {
-        let json = match &opened.base.live {
-            None => Payload::empty().as_bytes().clone(),
-            Some(loaded) if fields.is_empty() => loaded.record.payload.to_ascii(),
-            Some(loaded) => Payload::from_json(&project(fields, &loaded.record.payload.to_json())).to_ascii(),
-        };
-        match self.options.encoding {
-            Encoding::Json => json,
-            Encoding::Base64url => Bytes::from(URL_SAFE_NO_PAD.encode(json)),
-        }
-    }
-
-    fn inject_sid(&self, sid: &Sid, headers: &mut HeaderMap) {
-        let text = sid.as_str();
-        let value = if text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            HeaderValue::from_str(text)
-        } else {
-            HeaderValue::try_from(percent_encode(text, |byte| byte.is_ascii_graphic()))
-        };
-        if let Ok(mut value) = value {
-            value.set_sensitive(true);
-            headers.insert(self.names.id.clone(), value);
-        }
-    }
-
-    /// When the session ends if nothing but this request touches it (contract §2).
-    fn shown_expiry(&self, opened: &Opened, now: Millis) -> Option<Millis> {
-        let policy = &self.options.policy;
-        match &opened.base.live {
-            None => policy.cookie.max_age.map(|age| now.saturating_add(age)),
-            Some(loaded) => {
-                let touched = policy.touched_expiry(&loaded.record, now)?;
-                let due = opened.writable && policy.touch_is_due(loaded.touched_at, now);
-                Some(if due { touched } else { loaded.expires_at.unwrap_or(touched) })
-            }
-        }
-    }
-
-    /// Claims of a route: a header of its own for each field that is there.
-    pub(super) fn inject_claims(
-        &self,
-        opened: &Opened,
-        claims: &[(HeaderName, FieldPath)],
-        headers: &mut HeaderMap,
-    ) {
-        let Some(data) = data_of(opened).filter(|_| !claims.is_empty()) else { return };
-        for (name, path) in claims {
-            if let Some(value) = claim_value(path, &data) {
-                insert_text(headers, name, &value);
-            }
-        }
-    }
-
     /// Takes the update off a response, commits it and sets the cookie: after this the head may go.
     pub(super) async fn close(
         &self,
@@ -274,57 +163,90 @@ impl Sessions {
         headers: &mut HeaderMap,
         now: Millis,
     ) -> Result<Closed, ProxyError> {
-        let update = match self.take_update(headers) {
-            Ok(update) => update,
-            Err(invalid) => {
-                self.committer.counters.updates_invalid.inc();
-                self.refuse(invalid, invalid_update)?;
-                None
-            }
-        };
         if !opened.writable {
-            if update.is_some() {
-                tracing::info!(session = %opened.base.sid, status = opened.status.word(), "update dropped: this session is read-only here");
+            if headers.contains_key(&self.names.update) || headers.contains_key(&self.names.control) {
+                let status = opened.status.word();
+                tracing::info!(session = %opened.base.sid, status, "update dropped unread: this session is read-only here");
             }
-            return Ok(Closed { base: opened.base, outcome: Outcome::Unchanged, withheld: false });
+            return Ok(Closed::unchanged(opened.base));
         }
-        let facts = opened.facts(now);
-        let attributes = &self.attributes[usize::from(opened.secure)];
-        let plan = match lifecycle::decide_response(&self.options.policy, attributes, facts, update.as_ref())
-        {
-            Ok(plan) => plan,
+        let planned = self.take_update(headers).and_then(|update| {
+            let attributes = &self.attributes[usize::from(opened.secure)];
+            let plan = lifecycle::decide_response(
+                &self.options.policy,
+                attributes,
+                opened.facts(now),
+                update.as_ref(),
+            )?;
+            Ok((plan, update))
+        });
+        let (Plan { write, cookie }, update) = match planned {
+            Ok(planned) => planned,
             Err(invalid) => {
-                self.committer.counters.updates_invalid.inc();
                 self.refuse(invalid, invalid_update)?;
-                return Ok(Closed { base: opened.base, outcome: Outcome::Unchanged, withheld: false });
+                return Ok(Closed::unchanged(opened.base));
             }
         };
-        let Plan { write, cookie } = plan;
-        let client_has_cookie = opened.client_has_cookie;
-        let committed = match self.committer.commit(opened.base.clone(), write, update, now).await {
+        let (secure, client_has_cookie) = (opened.secure, opened.client_has_cookie);
+        let committed = match self.committer.commit(opened.base.clone(), write, update, now, false).await {
             Ok(committed) => committed,
             Err(CommitError::Invalid(invalid)) => {
-                self.committer.counters.updates_invalid.inc();
                 self.refuse(invalid, invalid_update)?;
-                return Ok(Closed { base: opened.base, outcome: Outcome::Unchanged, withheld: false });
+                return Ok(Closed::unchanged(opened.base));
             }
-            Err(CommitError::Store(error)) => {
-                self.committer.counters.store_errors.inc(error.op, error.kind);
-                return Err(ProxyError::Store(error));
+            Err(CommitError::Store(error)) => return Err(self.unavailable(error)),
+            Err(CommitError::HalfRegenerated { error, sid, expires }) => {
+                let mut answer = HeaderMap::new();
+                self.set_cookie(
+                    lifecycle::set_cookie(&self.options.policy, secure, expires),
+                    &sid,
+                    secure,
+                    &mut answer,
+                );
+                return Err(ProxyError::HalfRegenerated(self.counted(error), answer.remove(SET_COOKIE)));
             }
         };
-        let cookie = match committed.outcome {
-            Outcome::Vanished if client_has_cookie => {
-                lifecycle::clear_cookie(&self.options.policy, opened.secure)
-            }
-            Outcome::Vanished => CookieStep::Leave,
-            _ => cookie,
-        };
-        let withheld = self.set_cookie(cookie, &committed.base.sid, opened.secure, headers);
+        let cookie = self.cookie_after(&committed, cookie, secure, client_has_cookie);
+        let withheld = self.set_cookie(cookie, &committed.base.sid, secure, headers);
         Ok(Closed { base: committed.base, outcome: committed.outcome, withheld })
     }
 
+    /// The planned cookie, corrected by what really happened to the session.
+    fn cookie_after(
+        &self,
+        committed: &Committed,
+        planned: CookieStep,
+        secure: bool,
+        client_has_cookie: bool,
+    ) -> CookieStep {
+        let policy = &self.options.policy;
+        let stored = committed.base.live.as_ref().and_then(|loaded| loaded.record.cookie.expires);
+        match (committed.outcome, planned) {
+            (Outcome::Vanished, _)
+                if !client_has_cookie || self.committer.lines.was_renamed(&committed.base.sid) =>
+            {
+                CookieStep::Leave
+            }
+            (Outcome::Vanished, _) => lifecycle::clear_cookie(policy, secure),
+            // `regenerate_on` may have met a change that only the store knew of.
+            (Outcome::Regenerated, _) => lifecycle::set_cookie(policy, secure, stored),
+            // Another writer may have given the session another age.
+            (Outcome::Updated, CookieStep::Set { .. }) => lifecycle::set_cookie(policy, secure, stored),
+            (_, planned) => planned,
+        }
+    }
+
+    fn counted(&self, error: StoreError) -> StoreError {
+        self.committer.counters.store_errors.inc(error.op, error.kind);
+        error
+    }
+
+    fn unavailable(&self, error: StoreError) -> ProxyError {
+        ProxyError::Store(self.counted(error))
+    }
+
     fn refuse(&self, invalid: Invalid, policy: InvalidUpdate) -> Result<(), ProxyError> {
+        self.committer.counters.updates_invalid.inc();
         match policy {
             InvalidUpdate::Error => Err(ProxyError::Update(invalid)),
             InvalidUpdate::Ignore => {
@@ -367,10 +289,12 @@ impl Sessions {
         let attributes = &self.attributes[usize::from(opened.secure)];
         let write = lifecycle::decide_trailer(&self.options.policy, attributes, opened.facts(now), &update)
             .map_err(TrailerFault::Invalid)?;
-        match self.committer.commit(opened.base.clone(), write, Some(update), now).await {
+        match self.committer.commit(opened.base.clone(), write, Some(update), now, true).await {
             Ok(_) => Ok(()),
             Err(CommitError::Invalid(invalid)) => Err(TrailerFault::Invalid(invalid)),
-            Err(CommitError::Store(error)) => Err(TrailerFault::Store(error)),
+            Err(CommitError::Store(error) | CommitError::HalfRegenerated { error, .. }) => {
+                Err(TrailerFault::Store(self.counted(error)))
+            }
         }
     }
 
@@ -407,7 +331,10 @@ impl Opened {
     }
 
     /// The same session after the head's commit, for a trailer.
-    pub(super) fn after_head(base: Base, secure: bool, writable: bool) -> Self {
+    pub(super) fn after_head(closed: Closed, secure: bool, writable: bool) -> Self {
+        // What the head's commit found gone, or destroyed itself, no trailer brings back.
+        let writable = writable && !matches!(closed.outcome, Outcome::Vanished | Outcome::Destroyed);
+        let base = closed.base;
         Self { base, status: Status::Live, client_has_cookie: true, secure, writable }
     }
 
@@ -423,7 +350,7 @@ impl Opened {
 }
 
 impl Status {
-    fn word(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         match self {
             Self::Live => "live",
             Self::None => "none",
@@ -434,69 +361,8 @@ impl Status {
     }
 }
 
-impl Names {
-    fn new(prefix: &str) -> Result<Self, String> {
-        let name = |suffix: &str| {
-            let text = format!("{prefix}{suffix}");
-            HeaderName::try_from(text.as_str()).map_err(|_| format!("`{text}` is no header name"))
-        };
-        Ok(Self {
-            session: name("")?,
-            id: name("-Id")?,
-            new: name("-New")?,
-            status: name("-Status")?,
-            expires: name("-Expires")?,
-            signature: name("-Signature")?,
-            update: name("-Update")?,
-            control: name("-Control")?,
-        })
-    }
-}
-
-/// Removes the cookies called `name`; joins several lines to one.
-fn settle_cookies(headers: &mut HeaderMap, name: Option<&str>) {
-    let mut lines = headers.get_all(COOKIE).iter();
-    let (Some(first), several) = (lines.next(), lines.next().is_some()) else { return };
-    let strip = |line: &HeaderValue| name.map_or(Stripped::Unchanged, |name| cookie::strip(line, name));
-    if !several {
-        match strip(first) {
-            Stripped::Unchanged => {}
-            Stripped::Empty => drop(headers.remove(COOKIE)),
-            Stripped::Rest(rest) => drop(headers.insert(COOKIE, rest)),
-        }
-        return;
-    }
-    let mut joined = Vec::new();
-    for line in headers.get_all(COOKIE) {
-        let rest = match strip(line) {
-            Stripped::Unchanged => line.clone(),
-            Stripped::Empty => continue,
-            Stripped::Rest(rest) => rest,
-        };
-        if !joined.is_empty() {
-            joined.extend_from_slice(b"; ");
-        }
-        joined.extend_from_slice(rest.as_bytes());
-    }
-    match HeaderValue::from_maybe_shared(Bytes::from(joined)) {
-        Ok(value) if !value.is_empty() => drop(headers.insert(COOKIE, value)),
-        _ => drop(headers.remove(COOKIE)),
-    }
-}
-
-/// `{uri}` in `otherwise.redirect`: the path and query asked for, safe inside a query.
-pub(super) fn redirect_target(template: &str, uri: &str) -> String {
-    template.replace("{uri}", &percent_encode(uri, is_uri_component_byte))
-}
-
-fn data_of(opened: &Opened) -> Option<Json> {
+pub(super) fn data_of(opened: &Opened) -> Option<Json> {
     opened.base.live.as_ref().map(|loaded| loaded.record.payload.to_json())
-}
-
-fn insert_text(headers: &mut HeaderMap, name: &HeaderName, text: &str) {
-    if let Ok(value) = HeaderValue::from_str(text) {
-        headers.insert(name.clone(), value);
-    }
 }
 
 fn new_sid() -> Result<Sid, ProxyError> {

@@ -5,6 +5,7 @@
 use super::body::BodyError;
 use super::options::InvalidUpdate;
 use super::sessions::{Opened, Sessions, TrailerFault};
+use crate::drain::Drain;
 use crate::session::wire::Invalid;
 use http::HeaderMap;
 use std::pin::Pin;
@@ -26,6 +27,16 @@ impl TrailerCommit {
         Self { sessions, opened: Some(opened), invalid_update, task: None }
     }
 
+    /// The trailers have not come yet, and would be heard.
+    pub(super) fn is_pending(&self) -> bool {
+        self.opened.as_ref().is_some_and(Opened::is_writable)
+    }
+
+    /// What a task that commits without a client is tracked by.
+    pub(super) fn drain(&self) -> Drain {
+        self.sessions.committer.drain.clone()
+    }
+
     /// The trailers are here: begins the commit, if they say something.
     pub(super) fn begin(&mut self, trailers: &HeaderMap) {
         let Some(opened) = self.opened.take() else { return };
@@ -45,7 +56,6 @@ impl TrailerCommit {
                         Ok(()) => Ok(()),
                         Err(TrailerFault::Invalid(invalid)) => refuse(&sessions, &invalid, invalid_update),
                         Err(TrailerFault::Store(error)) => {
-                            sessions.committer.counters.store_errors.inc(error.op, error.kind);
                             tracing::warn!(session = %opened.base.sid, %error, "session update in trailers not stored; the response is cut short");
                             Err(BodyError::TrailerNotStored)
                         }

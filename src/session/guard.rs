@@ -42,7 +42,16 @@ pub fn claim_value(path: &FieldPath, data: &Json) -> Option<String> {
     match path.find(data)? {
         Json::Null => None,
         Json::String(text) => {
-            Some(percent_encode(&text.to_plain(), |byte| (b' '..=b'~').contains(&byte) && byte != b'%'))
+            let text = text.to_plain();
+            let encoded = percent_encode(text.trim(), |byte| (b' '..=b'~').contains(&byte) && byte != b'%');
+            // Blanks at the ends would get lost on the way.
+            let (lead, tail) = (text.len() - text.trim_start().len(), text.len() - text.trim_end().len());
+            let blank = |part: &str| percent_encode(part, |_| false);
+            Some(if text.trim().is_empty() {
+                blank(&text)
+            } else {
+                format!("{}{encoded}{}", blank(&text[..lead]), blank(&text[text.len() - tail..]))
+            })
         }
         other => {
             let mut out = Vec::new();
@@ -127,6 +136,9 @@ mod tests {
         }
         assert_eq!(claim_value(&path("user.id"), &data).as_deref(), Some("7"));
         assert_eq!(claim_value(&path("user.name"), &data).as_deref(), Some("Zo%C3%AB 100%25%0D%0AX: y"));
+        let blanks = json(r#"{"a":"  x y\t","b":" "}"#);
+        assert_eq!(claim_value(&path("a"), &blanks).as_deref(), Some("%20%20x y%09"));
+        assert_eq!(claim_value(&path("b"), &blanks).as_deref(), Some("%20"));
         assert_eq!(claim_value(&path("cart"), &data).as_deref(), Some(r#"[{"id":1}]"#));
         assert_eq!(claim_value(&path("user.none"), &data), None);
     }

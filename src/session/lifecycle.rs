@@ -183,6 +183,11 @@ impl Policy {
         if record.cookie_missing { self.cookie.max_age } else { record.cookie.original_max_age }
     }
 
+    /// When a session that is new at `now` ends. A browser-session cookie has no end of its own.
+    pub fn new_expiry(&self, now: Millis) -> Option<Millis> {
+        self.cookie.max_age.map(|age| self.cap(now.saturating_add(age), Some(now)))
+    }
+
     /// When the session ends if it is touched at `now` and never again. A browser-session cookie has no end of its own.
     pub fn touched_expiry(&self, record: &Record, now: Millis) -> Option<Millis> {
         self.max_age(record).map(|age| self.cap(now.saturating_add(age), record.created_at))
@@ -245,10 +250,10 @@ pub fn decide_response(
     }
     let evolved = evolve(policy, attributes, Some(live.record), update, facts.now)?;
     if update.regenerate {
-        let cookie = set_cookie(policy, facts, evolved.record.cookie.expires);
+        let cookie = set_cookie(policy, facts.secure, evolved.record.cookie.expires);
         return Ok(Plan { write: Write::Regenerate(evolved), cookie });
     }
-    if evolved.modified && privilege_changed(policy, live.record, &evolved.record) {
+    if privilege_changed(policy, live.record, &evolved) {
         return decide_response(
             policy,
             attributes,
@@ -258,7 +263,7 @@ pub fn decide_response(
     }
     let expires = evolved.record.cookie.expires;
     let due = policy.rolling || update.max_age.is_some() || (evolved.modified && expires.is_some());
-    let cookie = if due { set_cookie(policy, facts, expires) } else { CookieStep::Leave };
+    let cookie = if due { set_cookie(policy, facts.secure, expires) } else { CookieStep::Leave };
     if evolved.modified || update.save || policy.resave {
         return Ok(Plan { write: Write::Save(evolved), cookie });
     }
@@ -364,7 +369,7 @@ fn decide_new(
     if !(evolved.modified || policy.save_uninitialized || update.save) {
         return Ok(Plan { write: Write::Nothing, cookie: CookieStep::Leave });
     }
-    let cookie = set_cookie(policy, facts, evolved.record.cookie.expires);
+    let cookie = set_cookie(policy, facts.secure, evolved.record.cookie.expires);
     Ok(Plan { write: Write::Create(evolved), cookie })
 }
 
@@ -376,24 +381,25 @@ fn decide_untouched(policy: &Policy, facts: Facts<'_>, live: Live<'_>) -> Plan {
     } else {
         Write::Nothing
     };
-    let cookie = if policy.rolling { set_cookie(policy, facts, expires) } else { CookieStep::Leave };
+    let cookie = if policy.rolling { set_cookie(policy, facts.secure, expires) } else { CookieStep::Leave };
     Plan { write, cookie }
 }
 
-/// `regenerate_on`: did one of these fields appear or change?
-fn privilege_changed(policy: &Policy, before: &Record, after: &Record) -> bool {
-    if policy.regenerate_on.is_empty() {
+/// `regenerate_on`: does a save of `after` make one of these fields appear or change?
+pub fn privilege_changed(policy: &Policy, before: &Record, after: &Evolved) -> bool {
+    if policy.regenerate_on.is_empty() || !after.modified {
         return false;
     }
-    let (before, after) = (before.payload.to_json(), after.payload.to_json());
+    let (before, after) = (before.payload.to_json(), after.record.payload.to_json());
     policy.regenerate_on.iter().any(|path| {
         let now = path.find(&after).filter(|value| !matches!(value, Json::Null));
         now.is_some() && now != path.find(&before)
     })
 }
 
-fn set_cookie(policy: &Policy, facts: Facts<'_>, expires: Option<Millis>) -> CookieStep {
-    if may_be_set(&policy.cookie, facts.secure) { CookieStep::Set { expires } } else { CookieStep::Withheld }
+/// The step that sets the browser's cookie.
+pub fn set_cookie(policy: &Policy, secure: bool, expires: Option<Millis>) -> CookieStep {
+    if may_be_set(&policy.cookie, secure) { CookieStep::Set { expires } } else { CookieStep::Withheld }
 }
 
 /// The step that deletes the browser's cookie: after a destroy, and when the session vanished while the app worked.

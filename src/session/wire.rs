@@ -24,7 +24,7 @@ const BASE64URL: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// Names that express-session's `Session` object has already: it would drop or shadow data of these names.
-const NAMES_EXPRESS_CANNOT_HOLD: [&str; 18] = [
+const NAMES_EXPRESS_CANNOT_HOLD: [&str; 20] = [
     "id",
     "req",
     "touch",
@@ -43,6 +43,8 @@ const NAMES_EXPRESS_CANNOT_HOLD: [&str; 18] = [
     "__proto__",
     "__defineGetter__",
     "__defineSetter__",
+    "__lookupGetter__",
+    "__lookupSetter__",
 ];
 
 /// What one response asks for, checked.
@@ -118,6 +120,8 @@ pub enum Invalid {
     NeedsCookie,
     /// The data would become larger than `limits.session`.
     DataTooLarge,
+    /// The store's format cannot hold it: a key with a NUL in a BSON document, nesting beyond MongoDB's.
+    Unstorable,
 }
 
 impl fmt::Display for Invalid {
@@ -126,7 +130,7 @@ impl fmt::Display for Invalid {
             Self::SeveralUpdates => f.write_str("several X-Session-Update headers in one response"),
             Self::TooLarge => f.write_str("the update is larger than limits.session"),
             Self::Encoding => f.write_str(
-                "the update is neither JSON (it begins with `{`, or is `null`) nor base64url of it",
+                "the update is neither UTF-8 JSON (it begins with `{`, or is `null`) nor base64url of it; write text outside ASCII as \\uXXXX or send base64url",
             ),
             Self::Json(at) => write!(f, "the update is no valid JSON (byte {at})"),
             Self::TooDeep => write!(f, "the update is nested deeper than {MAX_UPDATE_DEPTH}"),
@@ -145,6 +149,7 @@ impl fmt::Display for Invalid {
                 f.write_str("a trailer cannot set a cookie (regenerate, max-age, first save of a session)")
             }
             Self::DataTooLarge => f.write_str("the session would become larger than limits.session"),
+            Self::Unstorable => f.write_str("the store's format cannot hold a key or the depth of this session"),
         }
     }
 }

@@ -47,6 +47,8 @@ pub enum Kind {
     Refused,
     /// A merge met another writer at every attempt.
     Conflict,
+    /// The store's format cannot hold this session: a fault of what the app sent, not of the store.
+    Unstorable,
 }
 
 impl fmt::Display for Op {
@@ -70,6 +72,7 @@ impl fmt::Display for Kind {
             Self::Overloaded => "overloaded",
             Self::Refused => "refused",
             Self::Conflict => "conflict",
+            Self::Unstorable => "unstorable",
         })
     }
 }

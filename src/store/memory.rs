@@ -106,10 +106,12 @@ impl Memory {
         Ok(Swapped::Done(revision))
     }
 
-    pub(crate) fn touch(&self, sid: &Sid, expires_at: Millis, now: Millis) -> Touched {
+    pub(crate) fn touch(&self, sid: &Sid, loaded: &Version, expires_at: Millis, now: Millis) -> Touched {
         let mut shard = self.shard(sid);
         let Shard { entries, ending } = &mut *shard;
         match entries.get_mut(sid) {
+            // Saved since: that gave it a fresh expiry, perhaps of another length.
+            Some(entry) if entry.expires_at > now && entry.version() != *loaded => Touched::Done,
             Some(entry) if entry.expires_at > now => {
                 ending.remove(&(entry.expires_at, sid.clone()));
                 ending.insert((expires_at, sid.clone()));
@@ -256,7 +258,8 @@ mod tests {
         for (name, ends) in [("a", 500), ("b", 200), ("c", 900)] {
             memory.create(&sid(name), &record(90), ends, 1).unwrap();
         }
-        memory.touch(&sid("a"), 100, 1);
+        let Lookup::Live(a) = memory.load(&sid("a"), 1) else { panic!("not live") };
+        memory.touch(&sid("a"), &a.version, 100, 1);
         memory.create(&sid("d"), &record(90), 50, 1).unwrap();
         let there = |name| matches!(memory.load(&sid(name), 10), Lookup::Live(_));
         assert_eq!(["a", "b", "c", "d"].map(there), [false, true, true, true]);

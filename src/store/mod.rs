@@ -172,6 +172,14 @@ enum Backend {
     Mongodb(Rc<Mongo>),
 }
 
+/// Is this a MongoDB URL that the driver takes? For the configuration's check: connects to nothing.
+///
+/// # Errors
+/// What is wrong with it; the text never holds the URL's password.
+pub fn check_mongodb_url(url: &str) -> Result<(), String> {
+    mongo::check_url(url)
+}
+
 impl SharedStore {
     /// Opens the store. A store that is not reachable is no error (readiness tells).
     ///
@@ -258,7 +266,8 @@ impl Store {
         }
     }
 
-    /// Extends a session, data unchanged, whatever its version is by now.
+    /// Extends a session, data unchanged. A session that was saved since it was loaded keeps the expiry of that save, which may
+    /// be of another length.
     ///
     /// # Errors
     /// [`StoreError`] when it is not known to be extended.
@@ -270,8 +279,8 @@ impl Store {
         now: Millis,
     ) -> Result<Touched, StoreError> {
         match &self.0 {
-            Backend::Memory(memory) => Ok(memory.touch(sid, expires_at, now)),
-            Backend::Embedded(embedded) => embedded.touch(sid, expires_at, now),
+            Backend::Memory(memory) => Ok(memory.touch(sid, &loaded.version, expires_at, now)),
+            Backend::Embedded(embedded) => embedded.touch(sid, &loaded.version, expires_at, now),
             Backend::Mongodb(mongo) => mongo.touch(sid, loaded, expires_at, now).await,
         }
     }

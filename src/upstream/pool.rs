@@ -4,9 +4,12 @@ use hyper::client::conn::http1::SendRequest;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+use tokio::time::timeout;
 
 /// Idle connections are closed after this: below the 5 s after which Node closes its side.
 const IDLE_LIMIT: Duration = Duration::from_secs(4);
+/// How long a connection may take to settle between two requests.
+const SETTLES_WITHIN: Duration = Duration::from_millis(20);
 /// Idle connections kept per endpoint and worker.
 const IDLE_MAX: usize = 128;
 
@@ -40,7 +43,9 @@ impl<B> Pool<B> {
                 return None;
             }
             let mut sender = idle.sender;
-            if sender.is_ready() || sender.ready().await.is_ok() {
+            // Not ready for a moment is normal: its task has yet to see the end of the last exchange. Longer means that the app does
+            // not take what is still to be sent.
+            if sender.is_ready() || matches!(timeout(SETTLES_WITHIN, sender.ready()).await, Ok(Ok(()))) {
                 return Some(PooledConnection { sender, pool: Rc::clone(self) });
             }
         }

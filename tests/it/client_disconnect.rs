@@ -42,3 +42,29 @@ fn a_client_that_leaves_in_the_body_loses_no_committed_write() {
     assert_eq!(browser.session(), json!({"done": 1}));
     eventually("the app's connection to close", || (app.connections() <= 1).then_some(()));
 }
+
+#[test]
+fn an_update_in_trailers_is_committed_although_the_client_has_left() {
+    let app = App::start(|request| {
+        if request.target() != "/long" {
+            return Reply::ok(request.header("x-session").unwrap()).header("X-Session-Control", "save");
+        }
+        Reply::take_over(|wire| {
+            let head = "HTTP/1.1 200 OK\r\nTrailer: X-Session-Update\r\nTransfer-Encoding: chunked\r\n\r\n";
+            wire.get_mut().write_all(head.as_bytes())?;
+            // More than all buffers on the way hold, so that the end cannot be there before the client leaves.
+            for _ in 0..128 {
+                wire.get_mut().write_all(format!("10000\r\n{}\r\n", "x".repeat(65536)).as_bytes())?;
+            }
+            wire.get_mut().write_all(b"0\r\nX-Session-Update: {\"done\":1}\r\n\r\n")
+        })
+    });
+    let sidecar = Setup::before(&app).start();
+    let mut browser = sidecar.browser();
+    browser.get("/", &[]);
+    let mut client = sidecar.client();
+    client.send(format!("GET /long HTTP/1.1\r\nHost: app.test\r\nCookie: {}\r\n\r\n", browser.cookies()));
+    assert_eq!(client.read_exactly(12), b"HTTP/1.1 200");
+    drop(client);
+    eventually("the trailer's update", || (browser.session() == json!({"done": 1})).then_some(()));
+}

@@ -87,6 +87,43 @@ fn destroy_and_regenerate_delete_the_old_document() {
 }
 
 #[test]
+fn what_an_update_leaves_alone_keeps_its_bson_type() {
+    let (app, database) = (App::parrot(), Database::fresh());
+    let sidecar = Setup::before(&app).store(&format!("{}\nstringify = false", database.store())).start();
+    let kept = doc! {
+        "when": DateTime::from_millis(1_700_000_000_000),
+        "id": bson::oid::ObjectId::new(),
+        "long": 5_i64,
+        "list": [DateTime::from_millis(1)],
+        "deep": { "when": DateTime::from_millis(2), "n": 1 },
+    };
+    let mut session = doc! { "cookie": { "path": "/" } };
+    session.extend(kept.clone());
+    database.insert(doc! { "_id": "typed", "expires": in_an_hour(), "session": session });
+    let cookie = ticket::cookie("typed", ticket::SECRET);
+    let update = r#"{"k":1,"deep":{"n":2}}"#;
+    let response = sidecar.client().get("/", &[("Cookie", &cookie), ("Say-X-Session-Update", update)]);
+    assert_eq!(response.status, 200, "{response:?}");
+    let stored = database.find("typed").unwrap();
+    let stored = stored.get_document("session").unwrap();
+    for key in ["when", "id", "long", "list"] {
+        assert_eq!(stored.get(key), kept.get(key), "{key}");
+    }
+    let deep = doc! { "when": DateTime::from_millis(2), "n": 2 };
+    assert_eq!(stored.get_document("deep").unwrap(), &deep);
+    assert_eq!(stored.get("k"), Some(&Bson::Int32(1)));
+}
+
+#[test]
+fn an_update_that_bson_cannot_hold_is_the_apps_fault() {
+    let (app, database) = (App::parrot(), Database::fresh());
+    let sidecar = Setup::before(&app).store(&format!("{}\nstringify = false", database.store())).start();
+    let response = sidecar.browser().say(&[("X-Session-Update", "{\"a\\u0000b\":1}")]);
+    assert_eq!((response.status, response.header("retry-after")), (502, None));
+    assert_eq!(database.count(), 0);
+}
+
+#[test]
 fn the_session_text_is_left_alone_by_a_touch() {
     let (app, database) = (App::parrot(), Database::fresh());
     let sidecar = Setup::before(&app).store(&database.store()).start();

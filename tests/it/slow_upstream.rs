@@ -1,10 +1,11 @@
 //! An app that does not answer: 504 in time; an app that stops in its body is cut.
 
 use crate::support::app::{App, Reply};
-use crate::support::eventually;
 use crate::support::sidecar::Setup;
+use crate::support::{eventually, patience};
 use serde_json::json;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpListener;
 
 fn hangs() -> App {
     App::start(|request| match request.target() {
@@ -35,6 +36,42 @@ fn a_gap_in_the_response_body_cuts_it() {
     let sidecar = Setup::before(&app).more("[timeouts]\nresponse_body = \"300ms\"").start();
     let response = sidecar.client().get("/body", &[]);
     assert_eq!((response.status, response.complete, response.text().as_str()), (200, false, "half"));
+}
+
+/// The deadline holds although the request is not out yet, and nothing is kept for it.
+#[test]
+fn an_app_that_stops_reading_an_upload_is_a_504() {
+    let deaf = TcpListener::bind("127.0.0.1:0").unwrap();
+    let sidecar = Setup::before_address(deaf.local_addr().unwrap())
+        .more("[timeouts]\nresponse_head = \"300ms\"")
+        .start();
+    let mut client = sidecar.client();
+    client.send("POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 1000000000\r\n\r\n");
+    let mut writer = client.socket().try_clone().unwrap();
+    // Writes until nobody takes more; the answer comes all the same.
+    let flood = std::thread::spawn(move || while writer.write_all(&[b'x'; 65536]).is_ok() {});
+    let (mut held, _) = deaf.accept().unwrap();
+    assert_eq!(client.receive().status, 504);
+    client.socket().shutdown(std::net::Shutdown::Both).unwrap();
+    flood.join().unwrap();
+    // Ends, or is reset: either way it is closed. A connection that is kept would run into the timeout.
+    held.set_read_timeout(Some(patience())).unwrap();
+    let end = held.read_to_end(&mut Vec::new());
+    assert!(end.is_ok() || end.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset));
+}
+
+#[test]
+fn a_get_with_a_body_of_unknown_length_keeps_it() {
+    let app = App::parrot();
+    let sidecar = Setup::before(&app).start();
+    for method in ["GET", "POST", "DELETE"] {
+        let mut client = sidecar.client();
+        client.send(format!(
+            "{method} /search HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+        ));
+        assert_eq!(client.receive().status, 200);
+        assert_eq!(app.last().body.bytes, b"hello", "{method}");
+    }
 }
 
 #[test]

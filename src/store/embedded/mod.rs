@@ -14,7 +14,7 @@ mod touches;
 mod writer;
 
 use super::error::{Kind, Op};
-use super::{Created, Lookup, StoreError, Swapped, TOO_LARGE, Touched, Version};
+use super::{Created, Lookup, StoreError, Swapped, TOO_LARGE, Touched, Version, VersionKind};
 use crate::session::Millis;
 use crate::session::record::Record;
 use crate::session::sid::Sid;
@@ -114,7 +114,13 @@ impl Embedded {
     }
 
     /// Extends in memory only; the writer carries it to the disk within a second.
-    pub(crate) fn touch(&self, sid: &Sid, expires_at: Millis, now: Millis) -> Result<Touched, StoreError> {
+    pub(crate) fn touch(
+        &self,
+        sid: &Sid,
+        loaded: &Version,
+        expires_at: Millis,
+        now: Millis,
+    ) -> Result<Touched, StoreError> {
         if self.inner.failing.load(Ordering::Acquire) {
             return Err(StoreError::new(Op::Touch, Kind::Refused, "the session file cannot be written"));
         }
@@ -122,9 +128,11 @@ impl Embedded {
         let head = self.inner.read(Op::Touch, sid, |row| row.map(Head::parse))?;
         match head {
             Some(Ok(head)) if head.touched(touch).expires_at > now => {
-                self.inner
-                    .touches
-                    .insert(sid, Touch { revision: head.revision, expires_at, touched_at: now });
+                // Saved since: that gave it a fresh expiry, perhaps of another length.
+                if *loaded == Version(VersionKind::Revision(head.revision)) {
+                    let touch = Touch { revision: head.revision, expires_at, touched_at: now };
+                    self.inner.touches.insert(sid, touch);
+                }
                 Ok(Touched::Done)
             }
             _ => Ok(Touched::Absent),

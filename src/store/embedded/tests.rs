@@ -104,11 +104,12 @@ fn a_full_disk_refuses_and_the_writer_survives() {
     let now = now();
     block_on(async {
         store.create(&sid("kept"), &record(), now + 60_000, now).await.unwrap();
+        let kept = live(store.load(&sid("kept"), now)).version;
         full.store(true, Ordering::SeqCst);
         let error = store.create(&sid("lost"), &record(), now + 60_000, now).await.unwrap_err();
         assert_eq!(error.kind, Kind::Refused, "{error}");
         assert!(store.ping().is_err());
-        assert!(store.touch(&sid("kept"), now + 90_000, now).is_err());
+        assert!(store.touch(&sid("kept"), &kept, now + 90_000, now).is_err());
         full.store(false, Ordering::SeqCst);
         assert!(matches!(
             store.create(&sid("later"), &record(), now + 60_000, now).await,
@@ -150,7 +151,8 @@ fn expired_rows_are_swept_and_extended_ones_are_not() {
             store.create(&sid(name), &record(), long_ago + 10, long_ago).await.unwrap();
         }
     });
-    assert_eq!(store.touch(&sid("extended"), now() + 60_000, long_ago).unwrap(), Touched::Done);
+    let extended = live(store.load(&sid("extended"), long_ago)).version;
+    assert_eq!(store.touch(&sid("extended"), &extended, now() + 60_000, long_ago).unwrap(), Touched::Done);
     let rows = |name: &str| store.inner.read(Op::Load, &sid(name), |row| row.is_some()).unwrap();
     let until = std::time::Instant::now() + Duration::from_secs(10);
     while rows("old") {
@@ -176,7 +178,7 @@ fn a_row_that_cannot_be_read_is_never_overwritten() {
         assert!(matches!(store.create(&sid("odd"), &record(), 100, 1).await, Ok(Created::Exists)));
         let swapped = store.update(&sid("odd"), &any, &record(), 100, 1).await.unwrap();
         assert!(matches!(swapped, Swapped::Conflict(found) if matches!(*found, Lookup::Unreadable(_))));
-        assert_eq!(store.touch(&sid("odd"), 100, 1).unwrap(), Touched::Absent);
+        assert_eq!(store.touch(&sid("odd"), &any, 100, 1).unwrap(), Touched::Absent);
         assert!(store.destroy(&sid("odd")).await.unwrap());
     });
 }

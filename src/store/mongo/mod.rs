@@ -57,11 +57,18 @@ pub(crate) struct Mongo {
     loader: Loader,
 }
 
+/// Is this a MongoDB URL? For the configuration's check: connects to nothing, and the text never holds the URL's password.
+pub(super) fn check_url(url: &str) -> Result<(), String> {
+    parse_url(url).map(drop)
+}
+
+fn parse_url(url: &str) -> Result<ConnectionString, String> {
+    ConnectionString::parse(url).map_err(|error| fault::masked(url, &error.kind.to_string()))
+}
+
 impl MongoShared {
     pub(crate) fn new(options: MongoOptions, deadline: Duration, max_payload: usize) -> Result<Self, String> {
-        let connection = ConnectionString::parse(&options.url).map_err(|error| {
-            format!("store.url: {}", fault::masked(&options.url, &error.kind.to_string()))
-        })?;
+        let connection = parse_url(&options.url).map_err(|why| format!("store.url: {why}"))?;
         Ok(Self { options, connection, deadline, max_payload, housekeeping: AtomicBool::new(false) })
     }
 }
@@ -90,7 +97,7 @@ impl Mongo {
         expires_at: Millis,
         now: Millis,
     ) -> Result<Created, StoreError> {
-        let session = self.render(Op::Create, record)?;
+        let session = self.render(Op::Create, record, None)?;
         let (mongo, sid, created_at) = (Rc::clone(self), sid.clone(), record.created_at);
         self.run(
             Op::Create,
@@ -107,10 +114,16 @@ impl Mongo {
         expires_at: Millis,
         now: Millis,
     ) -> Result<Swapped, StoreError> {
-        let session = self.render(Op::Update, record)?;
+        let VersionKind::Mongo(before) = &expected.0 else {
+            return Err(StoreError::new(Op::Update, Kind::Refused, "a version of another store"));
+        };
+        let session = self.render(Op::Update, record, Some(before))?;
         let (mongo, sid, expected) = (Rc::clone(self), sid.clone(), expected.clone());
-        self.run(Op::Update, async move { mongo.update_now(&sid, &expected, session, expires_at, now).await })
-            .await
+        let created_at = record.created_at;
+        self.run(Op::Update, async move {
+            mongo.update_now(&sid, &expected, session, created_at, expires_at, now).await
+        })
+        .await
     }
 
     pub(crate) async fn touch(
@@ -121,16 +134,23 @@ impl Mongo {
         now: Millis,
     ) -> Result<Touched, StoreError> {
         let (mongo, sid, dated) = (Rc::clone(self), sid.clone(), loaded.touched_at.is_some());
+        let loaded = loaded.version.clone();
         self.run(Op::Touch, async move {
             let mut set = doc! { "expires": date(expires_at) };
             // As connect-mongo: `lastModified` is kept up to date, not introduced, by a touch.
             if dated && mongo.shared.options.touch_after > 0 {
                 set.insert("lastModified", date(now));
             }
-            let filter = doc! { "_id": sid.as_str(), "$or": alive(now) };
             let sessions = mongo.handles().await?.sessions;
-            let found = sessions.update_one(filter, mongo.change(set)).await?.matched_count > 0;
-            Ok(if found { Touched::Done } else { Touched::Absent })
+            let filter = unchanged(&sid, &loaded, now)?;
+            if sessions.update_one(filter, mongo.change(set)).await?.matched_count > 0 {
+                return Ok(Touched::Done);
+            }
+            Ok(match mongo.read_again(&sid, now).await? {
+                Lookup::Absent => Touched::Absent,
+                // Saved since: that gave it a fresh expiry.
+                Lookup::Live(_) | Lookup::Unreadable(_) => Touched::Done,
+            })
         })
         .await
     }
@@ -210,6 +230,7 @@ impl Mongo {
         sid: &Sid,
         expected: &Version,
         session: RawBson,
+        created_at: Option<Millis>,
         expires_at: Millis,
         now: Millis,
     ) -> Result<Swapped, Fault> {
@@ -217,6 +238,10 @@ impl Mongo {
         let mut set = doc! { "session": Bson::try_from(session.clone())?, "expires": date(expires_at) };
         if self.shared.options.touch_after > 0 {
             set.insert("lastModified", date(now));
+        }
+        // `absolute_timeout`: an Express app without `timestamps` made this document, so its age counts from our first save.
+        if let Some(created_at) = created_at.filter(|_| self.shared.options.timestamps) {
+            set.insert("createdAt", date(created_at));
         }
         let filter = unchanged(sid, expected, now)?;
         if sessions.update_one(filter, self.change(set)).await?.matched_count > 0 {
@@ -253,12 +278,12 @@ impl Mongo {
         Ok(sessions.find_one(doc! { "_id": sid.as_str() }).selection_criteria(primary).await?)
     }
 
-    fn render(&self, op: Op, record: &Record) -> Result<RawBson, StoreError> {
+    fn render(&self, op: Op, record: &Record, before: Option<&RawBson>) -> Result<RawBson, StoreError> {
         if record.payload.as_bytes().len() > self.shared.max_payload {
             return Err(StoreError::new(op, Kind::Refused, TOO_LARGE));
         }
-        render::session(record, self.shared.options.stringify)
-            .map_err(|why| StoreError::new(op, Kind::Refused, why))
+        render::session(record, self.shared.options.stringify, before)
+            .map_err(|why| StoreError::new(op, Kind::Unstorable, why))
     }
 
     /// Runs a change in a task that outlives its caller, and waits for it as long as the deadline allows.

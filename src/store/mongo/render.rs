@@ -10,6 +10,7 @@ use crate::session::json::{JsStr, Json, Number};
 use crate::session::record::{CookieData, Record};
 use bson::raw::{RawBsonRef, RawDocument};
 use bson::{Bson, Document, RawBson, RawDocumentBuf};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 /// MongoDB itself holds about 180 levels; beyond that it would refuse the write anyway.
@@ -17,8 +18,9 @@ const WRITE_DEPTH: usize = 150;
 /// What no MongoDB server would ever hand out; it bounds the recursion here.
 const READ_DEPTH: usize = 250;
 
-/// The value of the field `session`.
-pub(super) fn session(record: &Record, stringify: bool) -> Result<RawBson, String> {
+/// The value of the field `session`. `before` is what is stored now: what an update leaves unchanged keeps its BSON type, so that
+/// an Express app on the same collection still finds its Dates, ObjectIds and binaries.
+pub(super) fn session(record: &Record, stringify: bool, before: Option<&RawBson>) -> Result<RawBson, String> {
     if stringify {
         return Ok(RawBson::String(record.render_json()));
     }
@@ -27,8 +29,14 @@ pub(super) fn session(record: &Record, stringify: bool) -> Result<RawBson, Strin
     };
     let mut out = Document::new();
     out.insert("cookie", cookie(&record.cookie));
+    let before = match before {
+        Some(RawBson::Document(before)) => members(before),
+        _ => HashMap::new(),
+    };
     for (key, value) in &data {
-        out.insert(key.to_plain(), bson(value));
+        let key = key.to_plain();
+        let value = bson_after(value, before.get(&*key).copied(), 2);
+        out.insert(key, value);
     }
     // Fails for a key with a NUL in it, which BSON cannot hold.
     let raw = RawDocumentBuf::try_from(&out).map_err(|_| "a key that BSON cannot hold".to_owned())?;
@@ -54,6 +62,35 @@ fn cookie(cookie: &CookieData) -> Document {
     out.insert("path", attributes.path.as_str());
     out.insert("sameSite", text(&attributes.same_site));
     out
+}
+
+fn members(object: &RawDocument) -> HashMap<&str, RawBsonRef<'_>> {
+    object.iter().flatten().map(|(key, value)| (key.as_str(), value)).collect()
+}
+
+/// A value in the place of another one: the other one, wherever both are the same JSON.
+fn bson_after(value: &Json, before: Option<RawBsonRef<'_>>, depth: usize) -> Bson {
+    let Some(before) = before else { return bson(value) };
+    if shows(before, value, depth)
+        && let Ok(kept) = Bson::try_from(before)
+    {
+        return kept;
+    }
+    let (Json::Object(object), RawBsonRef::Document(before)) = (value, before) else { return bson(value) };
+    let before = members(before);
+    let mut out = Document::new();
+    for (key, value) in object {
+        let key = key.to_plain();
+        let value = bson_after(value, before.get(&*key).copied(), depth + 1);
+        out.insert(key, value);
+    }
+    Bson::Document(out)
+}
+
+fn shows(stored: RawBsonRef<'_>, value: &Json, depth: usize) -> bool {
+    let mut text = String::new();
+    push_value(&mut text, stored, depth, usize::MAX).is_ok()
+        && Json::parse(&text, READ_DEPTH + 1).is_ok_and(|stored| stored == *value)
 }
 
 fn bson(value: &Json) -> Bson {
@@ -250,7 +287,7 @@ mod tests {
         let mut attributes = (*record.cookie.attributes).clone();
         (attributes.http_only, attributes.path) = (true, "/".to_owned());
         record.cookie.attributes = attributes.into();
-        let RawBson::Document(raw) = session(&record, false).unwrap() else { panic!("no document") };
+        let RawBson::Document(raw) = session(&record, false, None).unwrap() else { panic!("no document") };
         let expected = bson::doc! {
             "cookie": {
                 "originalMaxAge": 60000, "partitioned": null, "priority": null,
@@ -270,9 +307,9 @@ mod tests {
     #[test]
     fn what_bson_cannot_hold_is_refused() {
         let nul = Record::parse_json(r#"{"a\u0000b":1}"#).unwrap();
-        assert!(session(&nul, false).is_err());
-        assert!(session(&nul, true).is_ok());
+        assert!(session(&nul, false, None).is_err());
+        assert!(session(&nul, true, None).is_ok());
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(200), "]".repeat(200));
-        assert!(session(&Record::parse_json(&deep).unwrap(), false).is_err());
+        assert!(session(&Record::parse_json(&deep).unwrap(), false, None).is_err());
     }
 }

@@ -36,6 +36,7 @@ rules![
     destroy_if_compares,
     touch_extends_and_changes_nothing_else,
     touch_may_shorten,
+    touch_leaves_the_expiry_of_a_save_alone,
     many_loads_at_once_get_their_own_answers,
     of_many_creates_one_wins,
     concurrent_increments_all_count,
@@ -223,6 +224,15 @@ async fn touch_extends_and_changes_nothing_else(store: Store, _: Drain) {
     let written = store.update(&sid, &before.version, &record("{}"), now + 9500, now + 7000).await.unwrap();
     assert!(matches!(written, Swapped::Done(_)));
     assert_eq!(live(store.load(&sid, now + 9400).await).expires_at, Some(now + 9500));
+}
+
+async fn touch_leaves_the_expiry_of_a_save_alone(store: Store, _: Drain) {
+    let (now, sid) = (now(), sid("a"));
+    store.create(&sid, &record(r#"{"n":1}"#), now + 1000, now).await.unwrap();
+    let before = live(store.load(&sid, now).await);
+    store.update(&sid, &before.version, &record(r#"{"n":2}"#), now + 60_000, now).await.unwrap();
+    assert_eq!(store.touch(&sid, &before, now + 2000, now).await.unwrap(), Touched::Done);
+    assert_eq!(live(store.load(&sid, now).await).expires_at, Some(now + 60_000));
 }
 
 async fn touch_may_shorten(store: Store, _: Drain) {

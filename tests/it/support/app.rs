@@ -176,7 +176,7 @@ impl Shared {
     }
 }
 
-fn parrot(request: &Request) -> Reply {
+pub(crate) fn parrot(request: &Request) -> Reply {
     let mut status = 200;
     let mut headers = Vec::new();
     let mut trailers = Vec::new();
