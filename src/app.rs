@@ -10,7 +10,7 @@ use crate::drain::Drain;
 use crate::proxy::options::{ProxyOptions, SessionMode};
 use crate::proxy::{Lines, Parts, Proxy};
 use crate::server::{
-    Address, ConnectionLimit, Listener, ListenerOptions, Server, ServerOptions, raise_open_files,
+    Address, ConnectionLimit, Listener, ListenerOptions, Seat, Server, ServerOptions, raise_open_files, seats,
 };
 use crate::store::{SharedStore, StoreKind, StoreOptions};
 use crate::telemetry::access::{AccessLog, AccessWriter, Sink};
@@ -65,10 +65,11 @@ pub fn run(config: Config) -> Result<(), String> {
     let (running, ended) = channel();
     let threads = counters
         .iter()
+        .zip(seats(&counters))
         .enumerate()
-        .map(|(index, counters)| {
+        .map(|(index, (counters, seat))| {
             let (shared, counters) = (Arc::clone(&shared), Arc::clone(counters));
-            spawn_worker(index, shared, listeners.clone(), counters, running.clone())
+            spawn_worker(index, shared, listeners.clone(), seat, counters, running.clone())
         })
         .collect::<Result<_, _>>()?;
     let workers = Workers { threads, ended };
@@ -107,6 +108,7 @@ fn spawn_worker(
     index: usize,
     shared: Arc<Shared>,
     listeners: Vec<Listener>,
+    seat: Seat,
     counters: Arc<Counters>,
     running: Sender<()>,
 ) -> Result<JoinHandle<Result<(), String>>, String> {
@@ -117,7 +119,7 @@ fn spawn_worker(
             let result = runtime().and_then(|runtime| {
                 // What is cut off is dropped with the tasks, after the last await but still inside the runtime.
                 let _inside = runtime.enter();
-                LocalSet::new().block_on(&runtime, work(shared, listeners, counters))
+                LocalSet::new().block_on(&runtime, work(shared, listeners, seat, counters))
             });
             // A worker that cannot go on takes the process with it: half a sidecar helps nobody.
             stop.begin();
@@ -127,7 +129,12 @@ fn spawn_worker(
         .map_err(|error| format!("no thread for a worker: {error}"))
 }
 
-async fn work(shared: Arc<Shared>, listeners: Vec<Listener>, counters: Arc<Counters>) -> Result<(), String> {
+async fn work(
+    shared: Arc<Shared>,
+    listeners: Vec<Listener>,
+    seat: Seat,
+    counters: Arc<Counters>,
+) -> Result<(), String> {
     let log = match &shared.sink {
         Some(sink) => AccessLog::new(sink.clone(), Arc::clone(&counters)),
         None => AccessLog::off(Arc::clone(&counters)),
@@ -150,7 +157,7 @@ async fn work(shared: Arc<Shared>, listeners: Vec<Listener>, counters: Arc<Count
     let housekeeping = Rc::clone(&proxy);
     let cut_off = shared.cut_off.stopping();
     tokio::select! {
-        served = server.serve(listeners, proxy, move || housekeeping.tick()) => {
+        served = server.serve(listeners, proxy, Some(seat), move || housekeeping.tick()) => {
             served.map_err(|error| format!("a worker cannot serve its listeners: {error}"))
         }
         // What still runs is dropped with this worker's tasks, and says so in the access log.
@@ -177,7 +184,7 @@ async fn oversee(
             drain: admin_drain.clone(),
         };
         tokio::task::spawn_local(async move {
-            if let Err(error) = server.serve(vec![listener], handler, || ()).await {
+            if let Err(error) = server.serve(vec![listener], handler, None, || ()).await {
                 tracing::error!(%error, "the admin port cannot serve");
             }
         });

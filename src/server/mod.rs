@@ -1,12 +1,13 @@
 //! Listeners, TLS, connections and their limits. Knows no session, no route, no upstream.
 //!
 //! Every worker thread (a `current_thread` runtime in a `LocalSet`) calls [`Server::serve`] with the same listeners: one
-//! socket per address, its descriptor shared, so balance is natural. A connection is a task; it sets no timer of its own,
+//! socket per address, its descriptor shared; a new connection goes to the worker with the fewest. A connection is a task; it sets no timer of its own,
 //! one tick per worker closes those that are past a deadline (`activity`). Tests: beside the code, with real sockets.
 //!
 //! | file | what for |
 //! |---|---|
 //! | `listener` | binding, with errors that name the cure |
+//! | `balance` | which worker serves a new connection |
 //! | `serve` | one worker: accept loops, the tick, the stop |
 //! | `connection` | one connection: TLS or plain, HTTP/1.1 or HTTP/2, hyper's settings |
 //! | `activity` | what a connection is doing since when, and which deadline that means |
@@ -17,6 +18,7 @@
 //! | `tls` | certificates |
 
 mod activity;
+mod balance;
 mod body;
 mod connection;
 mod descriptors;
@@ -28,6 +30,7 @@ mod serve;
 mod tests;
 pub mod tls;
 
+pub use balance::{Seat, seats};
 pub use descriptors::raise_open_files;
 pub use listener::Listener;
 pub use serve::{ConnectionLimit, Server};

@@ -1,6 +1,7 @@
 //! One worker's share of the listeners: accept loops, the tick, the stop. Tests: `tests.rs`.
 
 use super::activity::{Clock, Command, TICK};
+use super::balance::{Arrival, Doors, Seat};
 use super::connection::{self, Connection, Protocols, Task};
 use super::io::Socket;
 use super::listener::{Bound, Listener};
@@ -66,6 +67,14 @@ impl Ticket {
     }
 }
 
+impl Ticket {
+    fn new(permit: OwnedSemaphorePermit, drain: &Drain, counters: &Arc<Counters>) -> Self {
+        counters.connections_accepted.inc();
+        counters.connections_open.inc();
+        Self { _permit: permit, _drain: drain.guard(), counters: Arc::clone(counters) }
+    }
+}
+
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.counters.connections_open.sub(1);
@@ -116,6 +125,7 @@ impl Server {
         self,
         listeners: Vec<Listener>,
         handler: Rc<H>,
+        seat: Option<Seat>,
         on_tick: impl Fn(),
     ) -> io::Result<()> {
         let drain = self.drain.clone();
@@ -128,8 +138,13 @@ impl Server {
             handler,
         });
         let acceptors: Vec<_> = listeners.iter().map(Acceptor::new).collect::<io::Result<_>>()?;
-        for acceptor in acceptors {
-            drain.spawn_local(accept_loop(Rc::clone(&worker), acceptor));
+        let doors = seat.as_ref().map(|seat| Rc::new(seat.doors()));
+        let ports = acceptors.iter().map(|acceptor| Rc::clone(&acceptor.port)).collect();
+        for (index, acceptor) in acceptors.into_iter().enumerate() {
+            drain.spawn_local(accept_loop(Rc::clone(&worker), acceptor, index, doors.clone()));
+        }
+        if let Some(seat) = seat {
+            drain.spawn_local(welcome_loop(Rc::clone(&worker), seat, ports));
         }
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -191,17 +206,7 @@ impl<H: Handler> Worker<H> {
         });
     }
 
-    fn start(
-        self: &Rc<Self>,
-        socket: Socket,
-        from: Option<SocketAddr>,
-        port: &Rc<Port>,
-        permit: OwnedSemaphorePermit,
-    ) {
-        let counters = Arc::clone(&self.server.counters);
-        counters.connections_accepted.inc();
-        counters.connections_open.inc();
-        let ticket = Ticket { _permit: permit, _drain: self.server.drain.guard(), counters };
+    fn start(self: &Rc<Self>, socket: Socket, from: Option<SocketAddr>, port: &Rc<Port>, ticket: Ticket) {
         // An IPv4 client of a socket that listens on [::] is an IPv4 client.
         let ip = from.map(|address| address.ip().to_canonical());
         let peer = Peer {
@@ -259,8 +264,30 @@ impl Acceptor {
     }
 }
 
-/// One at a time and then a turn for the others: a burst spreads over the workers, which share the socket.
-async fn accept_loop<H: Handler>(worker: Rc<Worker<H>>, acceptor: Acceptor) {
+/// Serves what other workers accepted for this one.
+async fn welcome_loop<H: Handler>(worker: Rc<Worker<H>>, mut seat: Seat, ports: Vec<Rc<Port>>) {
+    let mut stopping = std::pin::pin!(worker.server.drain.stopping());
+    loop {
+        let arrival = tokio::select! {
+            biased;
+            () = &mut stopping => return,
+            arrival = seat.arrivals.recv() => arrival,
+        };
+        let Some(arrival) = arrival else { return };
+        match arrival.unpack() {
+            Ok((socket, from, listener, ticket)) => worker.start(socket, from, &ports[listener], ticket),
+            Err(error) => tracing::warn!(%error, "a connection could not be taken over by its worker"),
+        }
+    }
+}
+
+/// One at a time and then a turn for the others, so that a burst of connections does not hold up those that are served.
+async fn accept_loop<H: Handler>(
+    worker: Rc<Worker<H>>,
+    acceptor: Acceptor,
+    index: usize,
+    doors: Option<Rc<Doors>>,
+) {
     let mut stopping = std::pin::pin!(worker.server.drain.stopping());
     let mut exhausted = false;
     loop {
@@ -280,7 +307,20 @@ async fn accept_loop<H: Handler>(worker: Rc<Worker<H>>, acceptor: Acceptor) {
         match (accepted, permit) {
             (Ok((socket, from)), Some(permit)) => {
                 exhausted = false;
-                worker.start(socket, from, &acceptor.port, permit);
+                let drain = &worker.server.drain;
+                match doors.as_ref().and_then(|doors| doors.lighter().map(|lighter| (doors, lighter))) {
+                    None => {
+                        let ticket = Ticket::new(permit, drain, &worker.server.counters);
+                        worker.start(socket, from, &acceptor.port, ticket);
+                    }
+                    Some((doors, lighter)) => {
+                        let ticket = Ticket::new(permit, drain, doors.counters(lighter));
+                        // A socket that cannot leave this runtime is a socket that broke: it is closed.
+                        if let Ok(arrival) = Arrival::new(socket, from, index, ticket) {
+                            doors.hand_over(lighter, arrival);
+                        }
+                    }
+                }
                 tokio::task::yield_now().await;
             }
             (Err(error), _) if !is_of_one_connection(&error) => {
