@@ -206,6 +206,10 @@ impl<'a> Item<'a> {
         Some(nodes.iter().enumerate().map(item).collect())
     }
 
+    pub(super) fn is_table(&self) -> bool {
+        matches!(self.value(), DeValue::Table(_))
+    }
+
     pub(super) fn table(&self) -> Option<Table<'a>> {
         let DeValue::Table(entries) = self.value() else {
             self.wrong_type("a table");

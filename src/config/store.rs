@@ -6,7 +6,9 @@ use super::secret;
 use super::session::millis;
 use super::walk::{NOT_BUILT, Table};
 use crate::session::Millis;
-use crate::store::{AutoRemove, MongoOptions, StoreKind, check_mongodb_url};
+use crate::store::{
+    Acknowledge, AutoRemove, MongoOptions, StoreKind, WriteConcernOptions, check_mongodb_url,
+};
 use std::time::Duration;
 
 /// `[store]` as read.
@@ -38,10 +40,10 @@ const KEYS: &[(&str, &[Kind])] = &[
     ("timestamps", &[Kind::Mongodb]),
     ("auto_remove", &[Kind::Mongodb]),
     ("auto_remove_interval", &[Kind::Mongodb]),
+    ("write_concern", &[Kind::Mongodb]),
 ];
 
-const NOT_BUILT_KEYS: [(&str, &str); 4] = [
-    ("write_concern", "add it to the url: ?w=majority"),
+const NOT_BUILT_KEYS: [(&str, &str); 3] = [
     ("crypto", "remove it: sessions are stored as plain JSON; encrypt the volume or the collection instead"),
     ("transform_id", "remove it: the sid is stored as it is"),
     ("prefix", "remove it: it belongs to kind = \"redis\""),
@@ -120,6 +122,7 @@ fn mongodb(table: &Table<'_>, touch_after: Millis) -> Option<MongoOptions> {
         timestamps: table.flag("timestamps").unwrap_or(false),
         touch_after,
         auto_remove: auto_remove(table),
+        write_concern: table.get("write_concern").and_then(|item| write_concern(&item)),
         url: url?,
     })
 }
@@ -147,6 +150,35 @@ fn mongodb_url(url: String, item: &Item<'_>) -> Option<String> {
     None
 }
 
+/// `{ w = "majority", j = true, wtimeout = "5s" }`, or `w` alone.
+fn write_concern(item: &Item<'_>) -> Option<WriteConcernOptions> {
+    if !item.is_table() {
+        return Some(WriteConcernOptions { w: acknowledge(item), ..WriteConcernOptions::default() });
+    }
+    let table = item.table()?;
+    Some(WriteConcernOptions {
+        w: table.get("w").and_then(|item| acknowledge(&item)),
+        journal: table.flag("j"),
+        timeout: table.duration("wtimeout", Duration::from_millis(1)),
+    })
+}
+
+fn acknowledge(item: &Item<'_>) -> Option<Acknowledge> {
+    if item.integer().is_some() {
+        // 50 is the most members that a replica set has.
+        return item.count(1..=50).and_then(|nodes| u32::try_from(nodes).ok()).map(Acknowledge::Nodes);
+    }
+    let text = item.text()?;
+    match text.value.as_str() {
+        "majority" => Some(Acknowledge::Majority),
+        "" => {
+            item.problem("an empty write concern", "write w = \"majority\", or a number of nodes");
+            None
+        }
+        _ => Some(Acknowledge::Named(text.value)),
+    }
+}
+
 fn auto_remove(table: &Table<'_>) -> AutoRemove {
     let every = table.get("auto_remove_interval");
     let interval = every.as_ref().and_then(|item| item.duration(Duration::from_secs(1)));
@@ -155,7 +187,7 @@ fn auto_remove(table: &Table<'_>) -> AutoRemove {
     let chosen = table.choice("auto_remove", &choices).unwrap_or(AutoRemove::Native);
     if let (Some(item), AutoRemove::Native | AutoRemove::Disabled) = (every, chosen) {
         let what = "auto_remove_interval without auto_remove = \"interval\"";
-        item.walk.problem(
+        item.walk.warning(
             &item.path,
             item.key_span.clone(),
             what,

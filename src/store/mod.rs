@@ -74,6 +74,30 @@ pub struct MongoOptions {
     pub touch_after: Millis,
     /// `auto_remove`
     pub auto_remove: AutoRemove,
+    /// `write_concern`; `None` is the URL's, else the server's default (`majority` on replica sets).
+    pub write_concern: Option<WriteConcernOptions>,
+}
+
+/// connect-mongo's `writeOperationOptions`: when a write counts as done. What is `None` is the server's default.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WriteConcernOptions {
+    /// `w`
+    pub w: Option<Acknowledge>,
+    /// `j`: also in the journal on disk.
+    pub journal: Option<bool>,
+    /// `wtimeout`
+    pub timeout: Option<Duration>,
+}
+
+/// `w`: who has to have a write. Never nobody: a response waits for its write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Acknowledge {
+    /// So many nodes, at least one.
+    Nodes(u32),
+    /// Most of the replica set.
+    Majority,
+    /// A write concern that the replica set's configuration names.
+    Named(String),
 }
 
 /// connect-mongo's `autoRemove`.

@@ -136,6 +136,7 @@ mod tests {
             timestamps: true,
             touch_after: 1,
             auto_remove: super::super::super::AutoRemove::Disabled,
+            write_concern: None,
         }
     }
 

@@ -5,10 +5,11 @@
 //! So after several deadlines in a row without one answer in between, later operations get a new client; those that hang keep the old
 //! one until they end. Tests: `tests/it/store_conformance/outage.rs`.
 
+use super::super::{Acknowledge, WriteConcernOptions};
 use super::MongoShared;
 use super::fault::Fault;
 use bson::RawDocumentBuf;
-use mongodb::options::ClientOptions;
+use mongodb::options::{Acknowledgment, ClientOptions, WriteConcern};
 use mongodb::{Client, Collection, Database};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -61,6 +62,17 @@ impl Line {
     }
 }
 
+fn write_concern(options: &WriteConcernOptions) -> WriteConcern {
+    let w = options.w.as_ref().map(|w| match w {
+        Acknowledge::Nodes(nodes) => Acknowledgment::Nodes(*nodes),
+        Acknowledge::Majority => Acknowledgment::Majority,
+        Acknowledge::Named(name) => Acknowledgment::Custom(name.clone()),
+    });
+    let mut concern = WriteConcern::default();
+    (concern.w, concern.journal, concern.w_timeout) = (w, options.journal, options.timeout);
+    concern
+}
+
 async fn connect(shared: &MongoShared) -> Result<Handles, Fault> {
     let MongoShared { options, connection, deadline, .. } = shared;
     let mut client = ClientOptions::parse(connection.clone()).await?;
@@ -70,6 +82,9 @@ async fn connect(shared: &MongoShared) -> Result<Handles, Fault> {
     client.server_selection_timeout.get_or_insert(deadline.mul_f32(0.9));
     client.connect_timeout.get_or_insert((*deadline).clamp(Duration::from_secs(1), Duration::from_secs(10)));
     client.max_idle_time.get_or_insert(IDLE);
+    if let Some(concern) = &options.write_concern {
+        client.write_concern = Some(write_concern(concern));
+    }
     let name = options.database.clone().or_else(|| client.default_database.clone());
     let database = Client::with_options(client)?.database(name.as_deref().unwrap_or("test"));
     let sessions = database.collection(&options.collection);

@@ -28,7 +28,7 @@ use bson::{Bson, DateTime, Document, RawBson, RawDocumentBuf, doc};
 use fault::Fault;
 use line::{Handles, Line};
 use loader::Loader;
-use mongodb::options::{ConnectionString, ReadPreference, SelectionCriteria};
+use mongodb::options::{Acknowledgment, ConnectionString, ReadPreference, SelectionCriteria};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -63,7 +63,14 @@ pub(super) fn check_url(url: &str) -> Result<(), String> {
 }
 
 fn parse_url(url: &str) -> Result<ConnectionString, String> {
-    ConnectionString::parse(url).map_err(|error| fault::masked(url, &error.kind.to_string()))
+    let parsed = ConnectionString::parse(url).map_err(|error| fault::masked(url, &error.kind.to_string()))?;
+    let w = parsed.write_concern.as_ref().and_then(|concern| concern.w.as_ref());
+    if w == Some(&Acknowledgment::Nodes(0)) {
+        return Err(
+            "w=0 means writes that nobody acknowledges, and a response waits for its write".to_owned()
+        );
+    }
+    Ok(parsed)
 }
 
 impl MongoShared {

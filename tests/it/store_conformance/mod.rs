@@ -90,6 +90,7 @@ fn mongodb_keeps_the_rules() {
                 timestamps: touch_after > 0,
                 touch_after,
                 auto_remove: AutoRemove::Disabled,
+                write_concern: None,
             }))
         });
     }

@@ -8,7 +8,8 @@ use cloakroom::drain::Drain;
 use cloakroom::session::Millis;
 use cloakroom::session::record::{CookieAttributes, Record};
 use cloakroom::store::{
-    AutoRemove, Created, Lookup, MongoOptions, SharedStore, Store, StoreKind, StoreOptions, Swapped, Touched,
+    Acknowledge, AutoRemove, Created, Lookup, MongoOptions, SharedStore, Store, StoreKind, StoreOptions,
+    Swapped, Touched, WriteConcernOptions,
 };
 use mongodb::{Client, Collection};
 use std::time::Duration;
@@ -22,6 +23,7 @@ pub(super) fn options(url: String, collection: &str) -> MongoOptions {
         timestamps: false,
         touch_after: 0,
         auto_remove: AutoRemove::Disabled,
+        write_concern: None,
     }
 }
 
@@ -327,11 +329,33 @@ fn the_database_is_the_named_one_then_the_urls_then_test() {
     });
 }
 
+/// A server that stands alone knows no second node, which shows that the concern reaches it.
+#[test]
+fn a_write_that_is_not_acknowledged_as_asked_is_an_error() {
+    let (url, now) = (format!("mongodb://{}/concern", mongod::address()), now());
+    let concern = |w| Some(WriteConcernOptions { w: Some(w), ..WriteConcernOptions::default() });
+    block_on(async {
+        for (write_concern, done) in [
+            (concern(Acknowledge::Nodes(1)), true),
+            (concern(Acknowledge::Majority), true),
+            (concern(Acknowledge::Nodes(2)), false),
+            (concern(Acknowledge::Named("two_sites".to_owned())), false),
+        ] {
+            let options = MongoOptions { write_concern: write_concern.clone(), ..options(url.clone(), "w") };
+            let store = open(options, Duration::from_secs(10)).attach(&Drain::new());
+            let name = sid(&format!("{write_concern:?}"));
+            let created = store.create(&name, &dressed("{}"), now + 60_000, now).await;
+            assert_eq!(created.is_ok(), done, "{write_concern:?}: {created:?}");
+        }
+    });
+}
+
 #[test]
 fn a_url_that_is_none_is_told_without_its_password() {
     for url in [
         "mongodb://app:s3cr3t/x@host/db",
         "mongodb://app:s3cr3t@host:port/db",
+        "mongodb://app:s3cr3t@host/db?w=0",
         "http://app:s3cr3t@h",
         "s3cr3t",
     ] {
