@@ -61,7 +61,7 @@ impl BodyError {
 }
 
 /// How much of a response is read on for its trailers' sake when the client has left, and for how long.
-const UNSEEN_BYTES: usize = 16 << 20;
+const UNSEEN_BYTES: usize = 1 << 20;
 const UNSEEN_TIME: Duration = Duration::from_secs(5);
 
 /// The longest gap between two frames. The timer is armed only when a body makes its reader wait.
@@ -272,9 +272,12 @@ impl Download {
 
     /// The client has left, but the app may have more to say of the session: reads on, within bounds, for the trailers' sake.
     fn finish_without_client(mut self: Box<Self>) {
-        let Some(drain) = self.trailer.as_ref().map(TrailerCommit::drain) else { return };
+        let Some(trailer) = &self.trailer else { return };
+        let Some(permit) = trailer.permit_without_client() else { return };
+        let drain = trailer.drain();
         // The handle is not needed: the task ends by itself, and the drain knows it.
         drop(drain.spawn_local(async move {
+            let _permit = permit;
             let mut left = UNSEEN_BYTES;
             let read_on = async {
                 while let Some(Ok(frame)) = std::future::poll_fn(|cx| self.poll_frame(cx)).await {

@@ -13,11 +13,12 @@ use crate::session::wire::{Invalid, Update};
 use crate::store::error::{Kind, Op};
 use crate::store::{Created, Loaded, Lookup, Store, StoreError, Swapped, Touched, Version};
 use crate::telemetry::counters::Counters;
+use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::MutexGuard;
+use tokio::sync::{MutexGuard, oneshot};
 
 /// What a commit needs; one per worker.
 pub(super) struct Committer {
@@ -32,6 +33,22 @@ pub(super) struct Committer {
 
 /// Boxed, because it is rare and large: every request under way would carry its room.
 type CommitTask = Pin<Box<dyn Future<Output = Result<Committed, CommitError>>>>;
+
+type Sender = oneshot::Sender<Result<Committed, CommitError>>;
+
+/// The way to whoever waits for a commit; a task that has more to do than to answer may answer first.
+#[derive(Clone)]
+pub(super) struct Answer(Rc<Cell<Option<Sender>>>);
+
+impl Answer {
+    /// Answers, once; what comes later is for nobody.
+    pub(super) fn give(&self, result: Result<Committed, CommitError>) {
+        if let Some(sender) = self.0.take() {
+            // Whoever has left needs no answer.
+            let _ = sender.send(result);
+        }
+    }
+}
 
 /// A session as one request knows it.
 #[derive(Clone)]
@@ -55,6 +72,8 @@ pub(super) enum Outcome {
     NotTouched,
     Created,
     Updated,
+    /// Updated under the sid that another request gave it meanwhile.
+    Followed,
     Regenerated,
     Destroyed,
     /// It was destroyed or expired while the app worked: whatever the response said is dropped.
@@ -96,7 +115,7 @@ impl Outcome {
             Self::Touched => "touched",
             Self::NotTouched => "touch_failed",
             Self::Created => "created",
-            Self::Updated => "updated",
+            Self::Updated | Self::Followed => "updated",
             Self::Regenerated => "regenerated",
             Self::Destroyed => "destroyed",
             Self::Vanished => "vanished",
@@ -127,15 +146,26 @@ impl Committer {
             }
             (Write::Save(evolved), Some(loaded)) => {
                 let update = update.unwrap_or_default();
-                self.run(Box::pin(Rc::clone(self).save(base.sid, loaded, evolved, update, now, head_is_out)))
-                    .await
+                let committer = Rc::clone(self);
+                self.run(|answer| {
+                    Box::pin(committer.save(base.sid, loaded, evolved, update, now, head_is_out, answer))
+                })
+                .await
             }
             (Write::Regenerate(evolved), Some(loaded)) => {
                 let update = Update { regenerate: true, ..update.unwrap_or_default() };
-                self.run(Box::pin(Rc::clone(self).regenerate(base.sid, loaded, evolved, update, now))).await
+                let committer = Rc::clone(self);
+                self.run(|answer| {
+                    Box::pin(committer.regenerate(base.sid, loaded, evolved, update, now, answer))
+                })
+                .await
             }
             (Write::Destroy, Some(_)) => {
-                let existed = self.store.destroy(&base.sid).await?;
+                let mut existed = self.store.destroy(&base.sid).await?;
+                // A logout means the session, also when it got a new sid while the app worked.
+                if let Some(renamed) = self.lines.renamed_to(&base.sid).filter(|_| !existed) {
+                    existed = self.store.destroy(&renamed).await?;
+                }
                 self.counters.sessions_destroyed.add(u64::from(existed));
                 Ok(gone(base.sid, Outcome::Destroyed))
             }
@@ -147,9 +177,14 @@ impl Committer {
     }
 
     /// Several store operations that belong together run on a task of their own, which a client that leaves cannot stop.
-    async fn run(&self, task: CommitTask) -> Result<Committed, CommitError> {
-        self.drain.spawn_local(task).await.unwrap_or_else(|error| {
-            let detail = format!("the commit task ended early: {error}");
+    async fn run(&self, task: impl FnOnce(Answer) -> CommitTask) -> Result<Committed, CommitError> {
+        let (sender, result) = oneshot::channel();
+        let answer = Answer(Rc::new(Cell::new(Some(sender))));
+        let work = task(answer.clone());
+        // The handle is not needed: the task ends by itself, and the drain knows it.
+        drop(self.drain.spawn_local(async move { answer.give(work.await) }));
+        result.await.unwrap_or_else(|_| {
+            let detail = "the commit task ended early".to_owned();
             Err(CommitError::Store(StoreError { op: Op::Update, kind: Kind::Refused, detail }))
         })
     }
@@ -196,6 +231,7 @@ impl Committer {
         Err(CommitError::Store(StoreError { op: Op::Create, kind: Kind::Refused, detail }))
     }
 
+    #[expect(clippy::too_many_arguments, reason = "all that a commit knows, moved to a task of its own")]
     async fn save(
         self: Rc<Self>,
         sid: Sid,
@@ -204,8 +240,10 @@ impl Committer {
         update: Update,
         now: Millis,
         head_is_out: bool,
+        answer: Answer,
     ) -> Result<Committed, CommitError> {
         let started = Instant::now();
+        let (mut sid, mut followed) = (sid, false);
         let place = self.lines.enter(&sid);
         let mut latest = self.turn(&place, Op::Update, started).await?;
         let (mut base, mut next) = match latest.take() {
@@ -216,14 +254,14 @@ impl Committer {
             None => (loaded, evolved),
         };
         loop {
-            if lifecycle::privilege_changed(&self.policy, &base.record, &next) {
+            if !followed && lifecycle::privilege_changed(&self.policy, &base.record, &next) {
                 // Asked here, against what others stored meanwhile: `regenerate_on` holds for what is really written.
                 if head_is_out {
                     return Err(CommitError::Invalid(Invalid::NeedsCookie));
                 }
                 let update = Update { regenerate: true, ..update };
                 next = self.evolve(&base, &next.record.cookie.attributes, &update, now)?;
-                return self.swap_sid(sid, base, next, update, now, started).await;
+                return self.swap_sid(sid, base, next, update, now, &answer).await;
             }
             if !(next.modified || update.save || self.policy.resave) {
                 // Somebody else wrote the very same: what is left is the touch.
@@ -234,21 +272,50 @@ impl Committer {
                 Swapped::Done(version) => {
                     self.counters.sessions_updated.inc();
                     let stored = stored(next, version, now);
+                    if followed {
+                        return Ok(Committed {
+                            outcome: Outcome::Followed,
+                            base: Base { sid, live: Some(stored) },
+                        });
+                    }
                     *latest = Some(stored.clone());
                     return Ok(Committed {
                         outcome: Outcome::Updated,
                         base: Base { sid, live: Some(stored) },
                     });
                 }
-                Swapped::Absent => return Ok(self.vanished(sid)),
+                Swapped::Absent => match self.renamed(&sid, now).await? {
+                    Some((renamed, found)) => {
+                        // Merged as if it had come just before the new sid. Whose cookie this response answers is not known to
+                        // be the browser that got the new one, so it gets none.
+                        next = self.evolve(&found, &next.record.cookie.attributes, &update, now)?;
+                        (sid, base, followed) = (renamed, found, true);
+                    }
+                    None => return Ok(self.vanished(sid)),
+                },
                 Swapped::Conflict(lookup) => {
-                    let Some(found) = self.after_conflict(Op::Update, *lookup, started)? else {
+                    if started.elapsed() >= self.deadline {
+                        return Err(conflict(Op::Update));
+                    }
+                    let Some(found) = self.after_conflict(Op::Update, *lookup)? else {
                         return Ok(self.vanished(sid));
                     };
                     next = self.evolve(&found, &next.record.cookie.attributes, &update, now)?;
                     base = found;
                 }
             }
+        }
+    }
+
+    /// Where a session that is gone lives on, if it was renamed a moment ago.
+    async fn renamed(&self, sid: &Sid, now: Millis) -> Result<Option<(Sid, Loaded)>, CommitError> {
+        let Some(renamed) = self.lines.renamed_to(sid) else { return Ok(None) };
+        match self.store.load(&renamed, now).await? {
+            Lookup::Live(mut found) => {
+                found.record.payload = found.record.payload.without_keys(&self.policy.store_keys);
+                Ok(Some((renamed, found)))
+            }
+            Lookup::Absent | Lookup::Unreadable(_) => Ok(None),
         }
     }
 
@@ -261,7 +328,7 @@ impl Committer {
         started: Instant,
     ) -> Result<MutexGuard<'p, Option<Loaded>>, CommitError> {
         let patience = self.deadline.mul_f32(0.75);
-        let turn = tokio::time::timeout(patience, place.turn()).await.ok();
+        let turn = tokio::time::timeout(patience, place.turn()).await.ok().flatten();
         turn.filter(|_| started.elapsed() < patience).ok_or_else(|| {
             let detail = "the writers before this one took all of timeouts.store".to_owned();
             CommitError::Store(StoreError { op, kind: Kind::Timeout, detail })
@@ -279,16 +346,8 @@ impl Committer {
     }
 
     /// What to go on from after another writer came first; `None`: the session is gone.
-    pub(super) fn after_conflict(
-        &self,
-        op: Op,
-        lookup: Lookup,
-        started: Instant,
-    ) -> Result<Option<Loaded>, CommitError> {
+    pub(super) fn after_conflict(&self, op: Op, lookup: Lookup) -> Result<Option<Loaded>, CommitError> {
         self.counters.update_conflicts.inc();
-        if started.elapsed() >= self.deadline {
-            return Err(conflict(op));
-        }
         match lookup {
             Lookup::Live(mut stored) => {
                 stored.record.payload = stored.record.payload.without_keys(&self.policy.store_keys);

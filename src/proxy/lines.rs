@@ -13,21 +13,30 @@ const SHARDS: usize = 32;
 
 type Line = Arc<tokio::sync::Mutex<Option<Loaded>>>;
 
-/// How long a sid that was regenerated away is remembered, and how many of them.
+/// How long a sid that was regenerated away is remembered (at least; at most twice as long), and how many of them at once.
 const RENAMED_FOR: Duration = Duration::from_secs(60);
 const RENAMED_MOST: usize = 50_000;
+const RENAMED_LONGEST: usize = 256;
 
 /// All lines of the process. Locked for a map operation only, and only by requests that write.
 pub struct Lines {
     shards: [Mutex<HashMap<Sid, Line>>; SHARDS],
-    renamed: Mutex<HashMap<Sid, Instant>>,
+    renamed: Mutex<Renamed>,
+}
+
+/// Old sid to new one, in two generations: the older one is forgotten whole.
+#[derive(Default)]
+struct Renamed {
+    recent: HashMap<Sid, Sid>,
+    older: HashMap<Sid, Sid>,
+    since: Option<Instant>,
 }
 
 /// A place in one session's line.
 pub(super) struct Place {
     lines: Arc<Lines>,
     sid: Sid,
-    line: Line,
+    line: Option<Line>,
 }
 
 impl Default for Lines {
@@ -39,25 +48,34 @@ impl Default for Lines {
 impl Lines {
     pub(super) fn enter(self: &Arc<Self>, sid: &Sid) -> Place {
         let line = Arc::clone(self.shard(sid).entry(sid.clone()).or_default());
-        Place { lines: Arc::clone(self), sid: sid.clone(), line }
+        Place { lines: Arc::clone(self), sid: sid.clone(), line: Some(line) }
     }
 
-    /// The session of this sid lives on under another one.
-    pub(super) fn remember_renamed(&self, sid: &Sid) {
-        let mut renamed = self.renamed.lock().unwrap_or_else(PoisonError::into_inner);
-        if renamed.len() >= RENAMED_MOST {
-            renamed.retain(|_, at| at.elapsed() < RENAMED_FOR);
+    /// The session of `old` lives on as `new`.
+    pub(super) fn remember_renamed(&self, old: &Sid, new: &Sid) {
+        let mut renamed = self.renamed();
+        let now = Instant::now();
+        // A generation that is full is as good as one that is old: the newest renames matter most.
+        let full = renamed.recent.len() >= RENAMED_MOST;
+        if full || renamed.since.is_none_or(|since| since.elapsed() >= RENAMED_FOR) {
+            renamed.older = std::mem::take(&mut renamed.recent);
+            renamed.since = Some(now);
         }
-        if renamed.len() < RENAMED_MOST {
-            renamed.insert(sid.clone(), Instant::now());
+        // A sid of ours has 32 characters; what other software signed may have any length.
+        if old.as_str().len() <= RENAMED_LONGEST {
+            renamed.recent.insert(old.clone(), new.clone());
         }
     }
 
-    /// Was the session renamed a moment ago? Then the browser has a newer cookie, or is about to get it: a response of a parallel
-    /// request must not clear it.
-    pub(super) fn was_renamed(&self, sid: &Sid) -> bool {
-        let renamed = self.renamed.lock().unwrap_or_else(PoisonError::into_inner);
-        renamed.get(sid).is_some_and(|at| at.elapsed() < RENAMED_FOR)
+    /// What became of a session that was renamed a moment ago, by this process. Its browser has a newer cookie, or is about to get
+    /// it, and what requests that began before say is meant for it.
+    pub(super) fn renamed_to(&self, sid: &Sid) -> Option<Sid> {
+        let renamed = self.renamed();
+        renamed.recent.get(sid).or_else(|| renamed.older.get(sid)).cloned()
+    }
+
+    fn renamed(&self) -> MutexGuard<'_, Renamed> {
+        self.renamed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     // A panic while the map was held leaves the map whole: it holds no half-done state.
@@ -71,17 +89,42 @@ impl Lines {
 
 impl Place {
     /// Waits for the turn. The value is what the writer before left in the store, if there was one.
-    pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, Option<Loaded>> {
-        self.line.lock().await
+    pub(super) async fn turn(&self) -> Option<tokio::sync::MutexGuard<'_, Option<Loaded>>> {
+        // There from the beginning until the drop.
+        Some(self.line.as_ref()?.lock().await)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut shard = self.lines.shard(&self.sid);
-        // The map's and ours: nobody else waits.
-        if Arc::strong_count(&self.line) == 2 {
+        // Let go under the lock, so that of two that leave at once the second one sees that it is the last.
+        self.line = None;
+        if shard.get(&self.sid).is_some_and(|line| Arc::strong_count(line) == 1) {
             shard.remove(&self.sid);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_left_behind_when_all_have_gone_and_renamed_sids_are_found() {
+        let lines = Arc::new(Lines::default());
+        let (a, b) = (Sid::from_text("a").unwrap(), Sid::from_text("b").unwrap());
+        for _ in 0..2000 {
+            let places = [lines.enter(&a), lines.enter(&a)];
+            std::thread::scope(|scope| {
+                for place in places {
+                    scope.spawn(move || drop(place));
+                }
+            });
+            assert!(lines.shards.iter().all(|shard| shard.lock().unwrap().is_empty()));
+        }
+        assert_eq!(lines.renamed_to(&a), None);
+        lines.remember_renamed(&a, &b);
+        assert_eq!(lines.renamed_to(&a), Some(b));
     }
 }

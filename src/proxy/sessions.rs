@@ -21,6 +21,7 @@ use http::{HeaderMap, HeaderValue};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::Semaphore;
 
 /// One worker's session rules.
 pub(super) struct Sessions {
@@ -30,7 +31,12 @@ pub(super) struct Sessions {
     attributes: [Arc<CookieAttributes>; 2],
     pub(super) header_limit: usize,
     pub(super) committer: Rc<Committer>,
+    /// Responses that are read on for their trailers' sake although the client has left.
+    pub(super) without_client: Arc<Semaphore>,
 }
+
+/// How many of those one worker reads at once.
+const WITHOUT_CLIENT: usize = 64;
 
 /// The session of one request.
 pub(super) struct Opened {
@@ -85,7 +91,8 @@ impl Sessions {
         let names = Names::new(&options.header_prefix)?;
         let cookie = &options.policy.cookie;
         let attributes = [false, true].map(|secure| Arc::new(cookie::stored_attributes(cookie, secure)));
-        Ok(Self { names, attributes, header_limit, committer, options })
+        let without_client = Arc::new(Semaphore::new(WITHOUT_CLIENT));
+        Ok(Self { names, attributes, header_limit, committer, without_client, options })
     }
 
     /// A request outside `cookie.path` has no session at all: a plain prefix of the path as received, as in express-session.
@@ -223,11 +230,12 @@ impl Sessions {
         let stored = committed.base.live.as_ref().and_then(|loaded| loaded.record.cookie.expires);
         match (committed.outcome, planned) {
             (Outcome::Vanished, _)
-                if !client_has_cookie || self.committer.lines.was_renamed(&committed.base.sid) =>
+                if !client_has_cookie || self.committer.lines.renamed_to(&committed.base.sid).is_some() =>
             {
                 CookieStep::Leave
             }
             (Outcome::Vanished, _) => lifecycle::clear_cookie(policy, secure),
+            (Outcome::Followed, _) => CookieStep::Leave,
             // `regenerate_on` may have met a change that only the store knew of.
             (Outcome::Regenerated, _) => lifecycle::set_cookie(policy, secure, stored),
             // Another writer may have given the session another age.

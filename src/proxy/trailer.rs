@@ -10,7 +10,9 @@ use crate::session::wire::Invalid;
 use http::HeaderMap;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use tokio::sync::OwnedSemaphorePermit;
 
 type Task = Pin<Box<dyn Future<Output = Result<(), BodyError>>>>;
 
@@ -27,9 +29,14 @@ impl TrailerCommit {
         Self { sessions, opened: Some(opened), invalid_update, task: None }
     }
 
-    /// The trailers have not come yet, and would be heard.
+    /// The trailers have not come yet, and could change a session: a new one cannot begin in a trailer.
     pub(super) fn is_pending(&self) -> bool {
-        self.opened.as_ref().is_some_and(Opened::is_writable)
+        self.opened.as_ref().is_some_and(|opened| opened.is_writable() && opened.base.live.is_some())
+    }
+
+    /// Leave to read on for a client that has left; `None` when too many do already.
+    pub(super) fn permit_without_client(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.sessions.without_client).try_acquire_owned().ok()
     }
 
     /// What a task that commits without a client is tracked by.

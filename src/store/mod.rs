@@ -139,6 +139,9 @@ pub struct Loaded {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Version(pub(crate) VersionKind);
 
+/// How many deadlines [`Store::destroy_if`] waits.
+const SETTLE_DEADLINES: u32 = 15;
+
 /// The answer to `create`.
 #[derive(Debug, Clone)]
 pub enum Created {
@@ -321,7 +324,8 @@ impl Store {
         }
     }
 
-    /// Deletes a session if it still is `expected`.
+    /// Deletes a session if it still is `expected`. Waits for the store's own answer for 15 deadlines, where all other operations
+    /// wait for one: whoever gives a session a new sid has to know what became of the old one. The caller bounds its own wait.
     ///
     /// # Errors
     /// [`StoreError`] when it is not known to be gone.

@@ -3,6 +3,7 @@
 
 use crate::support::app::{App, parrot};
 use crate::support::client::{Browser, Response};
+use crate::support::eventually;
 use crate::support::gate::Gate;
 use crate::support::link::{Link, Mode};
 use crate::support::mongo::Database;
@@ -152,6 +153,62 @@ fn a_trailer_for_a_session_that_vanished_is_dropped_and_the_response_is_whole() 
     );
     assert!(late.complete && late.clears_cookie(), "{late:?}");
     assert_eq!(browser.session(), json!({}));
+}
+
+/// A merge that was under way when the session got its new sid is merged all the same, and a logout ends it all the same. The cookie
+/// of the new sid goes to the request that regenerated, and to nobody else.
+#[test]
+fn what_was_under_way_follows_the_session_to_its_new_sid() {
+    let gate = Gate::default();
+    let app = app(&gate);
+    let sidecar = Setup::before(&app).start();
+    let regenerate = [("Say-X-Session-Control", "regenerate"), ("Say-X-Session-Update", r#"{"user":1}"#)];
+    let mut browser = with_session(&sidecar, r#"{"a":1}"#);
+    let merge = [("Say-X-Session-Update", r#"{"b":2}"#)];
+    let (early, late) = race(&gate, &browser, &regenerate, &merge);
+    assert_eq!((late.status, late.cookie()), (200, None));
+    follow(&mut browser, &early);
+    assert_eq!(browser.session(), json!({"a": 1, "user": 1, "b": 2}));
+
+    let (early, late) = race(&gate, &browser, &regenerate, &[("Say-X-Session-Control", "destroy")]);
+    assert!(late.clears_cookie());
+    follow(&mut browser, &early);
+    assert_eq!(browser.session(), json!({}));
+}
+
+/// The store takes its time over the old session's deletion: the client hears so and has its new cookie, and what others did to the
+/// old session meanwhile holds.
+#[test]
+fn a_regenerate_whose_deletion_is_late_loses_no_merge_and_revives_no_logout() {
+    let (gate, database) = (Gate::default(), Database::fresh());
+    let app = app(&gate);
+    let slow = Link::to(database.server());
+    let timeouts = "[timeouts]\nstore = \"500ms\"";
+    let one = Setup::before(&app).store(&database.store_at(slow.address())).more(timeouts).start();
+    let other = Setup::before(&app).store(&database.store()).start();
+    for (meanwhile, left) in [
+        (&[("X-Session-Update", r#"{"paid":true}"#)][..], json!({"a": 1, "paid": true})),
+        (&[("X-Session-Control", "destroy")], json!({})),
+    ] {
+        let mut browser = with_session(&one, r#"{"a":1}"#);
+        let mut elsewhere = other.browser();
+        elsewhere.jar.clone_from(&browser.jar);
+        slow.set(Mode::StallDeletes);
+        let response = browser.say(&[("X-Session-Control", "regenerate")]);
+        assert_eq!(response.status, 503);
+        assert!(response.cookie().is_some() && !response.clears_cookie(), "{response:?}");
+        assert_eq!(elsewhere.say(meanwhile).status, 200);
+        slow.set(Mode::Forward);
+        eventually("the old session to be gone and the new one to have followed", || {
+            (elsewhere.clone().session() == json!({}) && browser.clone().session() == left).then_some(())
+        });
+    }
+}
+
+/// Keeps what the response sets.
+fn follow(browser: &mut Browser, response: &Response) {
+    let line = response.cookie().unwrap();
+    browser.jar.insert("connect.sid".into(), line.split(['=', ';']).nth(1).unwrap().into());
 }
 
 #[test]

@@ -14,7 +14,9 @@ mod touches;
 mod writer;
 
 use super::error::{Kind, Op};
-use super::{Created, Lookup, StoreError, Swapped, TOO_LARGE, Touched, Version, VersionKind};
+use super::{
+    Created, Lookup, SETTLE_DEADLINES, StoreError, Swapped, TOO_LARGE, Touched, Version, VersionKind,
+};
 use crate::session::Millis;
 use crate::session::record::Record;
 use crate::session::sid::Sid;
@@ -153,7 +155,8 @@ impl Embedded {
         now: Millis,
     ) -> Result<Swapped, StoreError> {
         let change = Change::DestroyIf { expected: expected.clone(), now };
-        match self.submit(Op::Destroy, sid, change).await? {
+        let patience = self.deadline * SETTLE_DEADLINES;
+        match self.submit_within(patience, Op::Destroy, sid, change).await? {
             Outcome::Swapped(swapped) => Ok(swapped),
             _ => Err(mismatch(Op::Destroy)),
         }
@@ -188,6 +191,16 @@ impl Embedded {
     }
 
     async fn submit(&self, op: Op, sid: &Sid, change: Change) -> Result<Outcome, StoreError> {
+        self.submit_within(self.deadline, op, sid, change).await
+    }
+
+    async fn submit_within(
+        &self,
+        patience: Duration,
+        op: Op,
+        sid: &Sid,
+        change: Change,
+    ) -> Result<Outcome, StoreError> {
         let (answer, outcome) = oneshot::channel();
         let job = Job { op, sid: sid.clone(), change, answer };
         match self.queue.try_send(Message::Job(job)) {
@@ -197,7 +210,7 @@ impl Embedded {
             }
             Err(TrySendError::Disconnected(_)) => return Err(not_open(op)),
         }
-        match tokio::time::timeout(self.deadline, outcome).await {
+        match tokio::time::timeout(patience, outcome).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(not_open(op)),
             Err(_) => Err(StoreError::new(op, Kind::Timeout, "the disk did not answer in time")),

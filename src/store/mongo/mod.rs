@@ -18,7 +18,8 @@ mod render;
 
 use super::error::{Kind, Op};
 use super::{
-    Created, Loaded, Lookup, MongoOptions, StoreError, Swapped, TOO_LARGE, Touched, Version, VersionKind,
+    Created, Loaded, Lookup, MongoOptions, SETTLE_DEADLINES, StoreError, Swapped, TOO_LARGE, Touched,
+    Version, VersionKind,
 };
 use crate::drain::Drain;
 use crate::session::Millis;
@@ -35,6 +36,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
+/// Bytes of a stored session that a touch sends along to name it.
+const SENT_WITH_TOUCH: usize = 1024;
 /// Operations of one worker that may be under way, those included whose caller has given up.
 const OUTSTANDING: usize = 512;
 
@@ -141,7 +144,7 @@ impl Mongo {
         now: Millis,
     ) -> Result<Touched, StoreError> {
         let (mongo, sid, dated) = (Rc::clone(self), sid.clone(), loaded.touched_at.is_some());
-        let loaded = loaded.version.clone();
+        let (loaded, ends) = (loaded.version.clone(), loaded.expires_at);
         self.run(Op::Touch, async move {
             let mut set = doc! { "expires": date(expires_at) };
             // As connect-mongo: `lastModified` is kept up to date, not introduced, by a touch.
@@ -149,13 +152,13 @@ impl Mongo {
                 set.insert("lastModified", date(now));
             }
             let sessions = mongo.handles().await?.sessions;
-            let filter = unchanged(&sid, &loaded, now)?;
+            let filter = not_saved_since(&sid, &loaded, ends, now)?;
             if sessions.update_one(filter, mongo.change(set)).await?.matched_count > 0 {
                 return Ok(Touched::Done);
             }
             Ok(match mongo.read_again(&sid, now).await? {
                 Lookup::Absent => Touched::Absent,
-                // Saved since: that gave it a fresh expiry.
+                // Saved (or, a large one, touched) since: that gave it a fresh expiry.
                 Lookup::Live(_) | Lookup::Unreadable(_) => Touched::Done,
             })
         })
@@ -178,7 +181,7 @@ impl Mongo {
         now: Millis,
     ) -> Result<Swapped, StoreError> {
         let (mongo, sid, expected) = (Rc::clone(self), sid.clone(), expected.clone());
-        self.run(Op::Destroy, async move {
+        self.run_within(self.shared.deadline * SETTLE_DEADLINES, Op::Destroy, async move {
             let sessions = mongo.handles().await?.sessions;
             let filter = unchanged(&sid, &expected, now)?;
             if sessions.delete_one(filter).await?.deleted_count > 0 {
@@ -299,6 +302,15 @@ impl Mongo {
         op: Op,
         work: impl Future<Output = Result<T, Fault>> + 'static,
     ) -> Result<T, StoreError> {
+        self.run_within(self.shared.deadline, op, work).await
+    }
+
+    async fn run_within<T: 'static>(
+        &self,
+        patience: Duration,
+        op: Op,
+        work: impl Future<Output = Result<T, Fault>> + 'static,
+    ) -> Result<T, StoreError> {
         let Ok(permit) = Arc::clone(&self.changes).try_acquire_owned() else {
             return Err(StoreError::new(op, Kind::Overloaded, "too many operations are under way"));
         };
@@ -306,7 +318,7 @@ impl Mongo {
             let _permit = permit;
             work.await
         });
-        match tokio::time::timeout(self.shared.deadline, task).await {
+        match tokio::time::timeout(patience, task).await {
             Ok(Ok(result)) => {
                 self.line.is_alive();
                 result.map_err(|fault| self.explain(op, &fault))
@@ -343,6 +355,30 @@ fn alive(now: Millis) -> Bson {
         doc! { "expires": { "$exists": false } }.into(),
         doc! { "expires": { "$gt": date(now) } }.into(),
     ])
+}
+
+/// The condition of a touch. A large session is known by its expiry, which every save changes: sending all of it with every request
+/// would cost more than the touch.
+fn not_saved_since(
+    sid: &Sid,
+    loaded: &Version,
+    ends: Option<Millis>,
+    now: Millis,
+) -> Result<Document, Fault> {
+    let small = match &loaded.0 {
+        VersionKind::Mongo(session) => match &**session {
+            RawBson::String(text) => text.len() <= SENT_WITH_TOUCH,
+            RawBson::Document(object) => object.as_bytes().len() <= SENT_WITH_TOUCH,
+            _ => true,
+        },
+        VersionKind::Revision(_) => true,
+    };
+    match ends {
+        Some(ends) if !small => {
+            Ok(doc! { "_id": sid.as_str(), "expires": { "$eq": date(ends), "$gt": date(now) } })
+        }
+        _ => unchanged(sid, loaded, now),
+    }
 }
 
 /// The condition of a compare-and-swap. `$eq`, because a stored object might begin with an operator's name.

@@ -16,6 +16,8 @@ pub(crate) enum Mode {
     Reset,
     /// Accepts, keeps everything open, and moves no byte.
     Stall,
+    /// Holds back MongoDB's `delete` commands, and what comes after them on their connections.
+    StallDeletes,
 }
 
 /// A listening address that forwards to `target`.
@@ -70,7 +72,7 @@ impl State {
         let mode = *self.mode.lock().unwrap();
         let far = match mode {
             Mode::Reset => None,
-            Mode::Forward | Mode::Stall => TcpStream::connect(self.target).ok(),
+            Mode::Forward | Mode::Stall | Mode::StallDeletes => TcpStream::connect(self.target).ok(),
         };
         let Some(far) = far else { return reset(&near) };
         self.open.lock().unwrap().extend([near.try_clone().unwrap(), far.try_clone().unwrap()]);
@@ -83,7 +85,7 @@ impl State {
     fn pump(&self, mut from: TcpStream, mut to: TcpStream) {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(length) = from.read(&mut buffer) {
-            self.wait_while_stalled();
+            self.wait_while_stalled(&buffer[..length]);
             if length == 0 || to.write_all(&buffer[..length]).is_err() {
                 break;
             }
@@ -92,9 +94,12 @@ impl State {
         drop(to.shutdown(Shutdown::Both));
     }
 
-    fn wait_while_stalled(&self) {
+    fn wait_while_stalled(&self, bytes: &[u8]) {
+        // The command's first element: a string (type 2) called "delete".
+        let deletes = bytes.windows(8).any(|part| part == b"\x02delete\0");
         let mode = self.mode.lock().unwrap();
-        drop(self.changed.wait_while(mode, |mode| *mode == Mode::Stall));
+        let held = |mode: &mut Mode| *mode == Mode::Stall || (deletes && *mode == Mode::StallDeletes);
+        drop(self.changed.wait_while(mode, held));
     }
 }
 
