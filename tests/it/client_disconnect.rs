@@ -2,6 +2,7 @@
 
 use crate::support::app::{App, Reply};
 use crate::support::eventually;
+use crate::support::gate::Gate;
 use crate::support::sidecar::Setup;
 use serde_json::json;
 use std::io::{Read, Write};
@@ -45,18 +46,18 @@ fn a_client_that_leaves_in_the_body_loses_no_committed_write() {
 
 #[test]
 fn an_update_in_trailers_is_committed_although_the_client_has_left() {
-    let app = App::start(|request| {
+    let gate = Gate::default();
+    let before_the_end = gate.clone();
+    let app = App::start(move |request| {
         if request.target() != "/long" {
             return Reply::ok(request.header("x-session").unwrap()).header("X-Session-Control", "save");
         }
-        Reply::take_over(|wire| {
+        let gate = before_the_end.clone();
+        Reply::take_over(move |wire| {
             let head = "HTTP/1.1 200 OK\r\nTrailer: X-Session-Update\r\nTransfer-Encoding: chunked\r\n\r\n";
-            wire.get_mut().write_all(head.as_bytes())?;
-            // More than all buffers on the way hold, so that the end cannot be there before the client leaves.
-            for _ in 0..128 {
-                wire.get_mut().write_all(format!("10000\r\n{}\r\n", "x".repeat(65536)).as_bytes())?;
-            }
-            wire.get_mut().write_all(b"0\r\nX-Session-Update: {\"done\":1}\r\n\r\n")
+            wire.get_mut().write_all(format!("{head}4\r\nhalf\r\n").as_bytes())?;
+            gate.pass();
+            wire.get_mut().write_all(b"4\r\nrest\r\n0\r\nX-Session-Update: {\"done\":1}\r\n\r\n")
         })
     });
     let sidecar = Setup::before(&app).start();
@@ -66,5 +67,7 @@ fn an_update_in_trailers_is_committed_although_the_client_has_left() {
     client.send(format!("GET /long HTTP/1.1\r\nHost: app.test\r\nCookie: {}\r\n\r\n", browser.cookies()));
     assert_eq!(client.read_exactly(12), b"HTTP/1.1 200");
     drop(client);
+    sidecar.logged(&["client_left"]);
+    gate.open();
     eventually("the trailer's update", || (browser.session() == json!({"done": 1})).then_some(()));
 }
