@@ -5,7 +5,7 @@
 //! | floor | rooms | what for |
 //! |---|---|---|
 //! | 0 | [`session`], [`headers`] | pure rules: no tokio, no sockets, no clock |
-//! | 1 | [`telemetry`], [`drain`] | logs, access log, counters; tracked tasks and the bounded stop |
+//! | 1 | [`telemetry`], [`drain`], [`socket`] | logs, access log, counters; tracked tasks and the bounded stop; the byte stream |
 //! | 2 | [`store`], [`upstream`], [`route`], [`server`] | the edges; they do not know each other |
 //! | 3 | [`proxy`], [`admin`] | the product: one request from head to last byte |
 //! | 4 | [`config`] | `proxy.toml` to the `Options` that each room declares |
@@ -27,6 +27,7 @@ pub mod proxy;
 pub mod route;
 pub mod server;
 pub mod session;
+pub mod socket;
 pub mod store;
 pub mod telemetry;
 pub mod upstream;

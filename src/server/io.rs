@@ -4,99 +4,16 @@
 
 use super::activity::Activity;
 use super::serve::Ticket;
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
-/// An accepted socket.
-pub(super) enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl Socket {
-    /// Waits for bytes and appends what is there to `bytes`; 0 at the end of the stream. Needs no memory while it waits.
-    pub(super) async fn read_some(&self, bytes: &mut BytesMut) -> io::Result<usize> {
-        loop {
-            match self {
-                Self::Tcp(stream) => stream.readable().await?,
-                Self::Unix(stream) => stream.readable().await?,
-            }
-            bytes.reserve(FIRST_READ);
-            let read = match self {
-                Self::Tcp(stream) => stream.try_read_buf(bytes),
-                Self::Unix(stream) => stream.try_read_buf(bytes),
-            };
-            match read {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                done => return done,
-            }
-        }
-    }
-}
-
-/// Holds most request heads and TLS hellos, so that looking at the first bytes costs no extra read.
-const FIRST_READ: usize = 1024;
-
-/// The most that one read of an upload takes: hyper holds 16 of them for an app that reads slowly. It doubles its buffer
-/// whenever a read fills it; one byte less than a power of two never does.
-const MOST_PER_READ: usize = 16 * 1024 - 1;
-
-macro_rules! each_socket {
-    ($self:expr, $stream:ident => $call:expr) => {
-        match $self.get_mut() {
-            Socket::Tcp($stream) => $call,
-            Socket::Unix($stream) => $call,
-        }
-    };
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        // Requests are small, and this saves the system call that finds nothing more.
-        if buf.remaining() <= MOST_PER_READ {
-            return each_socket!(self, stream => Pin::new(stream).poll_read(cx, buf));
-        }
-        each_socket!(self, stream => loop {
-            ready!(stream.poll_read_ready(cx))?;
-            match stream.try_read_buf(&mut (&mut *buf).limit(MOST_PER_READ)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                done => return Poll::Ready(done.map(drop)),
-            }
-        })
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        each_socket!(self, stream => Pin::new(stream).poll_write(cx, bytes))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        each_socket!(self, stream => Pin::new(stream).poll_write_vectored(cx, slices))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each_socket!(self, stream => Pin::new(stream).poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each_socket!(self, stream => Pin::new(stream).poll_shutdown(cx))
-    }
-}
+/// An accepted socket. hyper holds 16 reads of an upload for an app that reads slowly, hence half of what the app's side takes.
+pub(super) type Socket = crate::socket::Socket<{ 16 * 1024 - 1 }>;
 
 /// A socket with bytes put back in front of it.
 pub(super) struct Rewound {
@@ -264,6 +181,7 @@ mod tests {
     use crate::server::activity::{Clock, Command, Phase};
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
 
     fn options() -> ServerOptions {
         let long = Duration::from_secs(100_000);

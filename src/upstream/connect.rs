@@ -1,6 +1,5 @@
 //! Opening a connection to an endpoint: TCP or unix socket, HTTP/1.1.
 
-use super::io::Socket;
 use super::pool::{Pool, PooledConnection};
 use super::{Endpoint, UpstreamError};
 use http_body::Body;
@@ -9,6 +8,9 @@ use hyper_util::rt::TokioIo;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
+
+/// A connected endpoint.
+type Socket = crate::socket::Socket<{ 32 * 1024 - 1 }>;
 
 pub(super) async fn open<B>(
     endpoint: &Endpoint,

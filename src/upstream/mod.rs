@@ -5,7 +5,6 @@
 
 mod connect;
 mod error;
-mod io;
 mod pool;
 
 pub use error::{UpstreamError, UpstreamErrorKind};
