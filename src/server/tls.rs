@@ -167,7 +167,7 @@ fn one_from_files(files: &CertificateFiles) -> Result<CertifiedKey, Vec<(&Path, 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|error| {
         let cure = match error.kind() {
-            ErrorKind::NotFound => "check the path; it is relative to the working directory",
+            ErrorKind::NotFound => "check the path",
             ErrorKind::PermissionDenied => "give the user that runs this program the right to read it",
             _ => "check the path",
         };

@@ -4,6 +4,7 @@ use crate::support::app::{App, Reply};
 use crate::support::eventually;
 use crate::support::h2::H2Client;
 use crate::support::sidecar::Setup;
+use crate::support::tls;
 use sha2::{Digest, Sha256};
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -37,6 +38,18 @@ fn sixteen_mib_arrive_as_they_were_sent() {
     chunked.extend_from_slice(b"0\r\n\r\n");
     client.send(&chunked);
     assert_eq!(client.receive().body, Sha256::digest(&body).to_vec());
+}
+
+#[test]
+fn sixteen_mib_pass_over_tls_both_ways() {
+    let app = App::start(|request| Reply::ok(request.body.bytes.clone()));
+    let sidecar = Setup::before(&app).listener("tls = { self_signed = true }").start();
+    let body = pattern(16 * MIB);
+    let (mut client, _) = tls::connect(sidecar.address(), "localhost", tls::config(&[]));
+    client.send(format!("POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: {}\r\n\r\n", body.len()));
+    client.send(&body);
+    let response = client.receive();
+    assert!(response.complete && response.body == body);
 }
 
 #[test]
