@@ -230,20 +230,10 @@ fn trim_js_end(mut item: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::headers::tests::map;
     use crate::headers::trust::TrustSetting;
 
     const PEER: &str = "10.0.0.9";
-
-    fn map(fields: &[(&str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(
-                name.parse::<HeaderName>().unwrap(),
-                HeaderValue::from_bytes(value.as_bytes()).unwrap(),
-            );
-        }
-        headers
-    }
 
     #[test]
     fn what_is_shown_is_safe_in_a_log_line() {

@@ -166,19 +166,9 @@ fn append(joined: Option<Vec<u8>>, item: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::headers::tests::map;
 
     const PEER: &str = "10.0.0.9";
-
-    fn map(fields: &[(&str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(
-                name.parse::<HeaderName>().unwrap(),
-                HeaderValue::from_bytes(value.as_bytes()).unwrap(),
-            );
-        }
-        headers
-    }
 
     /// The fields after `apply`, sorted, without `host`.
     fn applied(

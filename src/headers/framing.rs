@@ -270,18 +270,7 @@ fn settle_host(uri: &Uri, version: Version, headers: &mut HeaderMap) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderName;
-
-    fn map(fields: &[(&str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(
-                name.parse::<HeaderName>().unwrap(),
-                HeaderValue::from_bytes(value.as_bytes()).unwrap(),
-            );
-        }
-        headers
-    }
+    use crate::headers::tests::map;
 
     /// The one `Host` line left, or the refusal.
     fn check(

@@ -14,3 +14,19 @@ pub mod reserved;
 pub mod trace;
 pub mod trailers;
 pub mod trust;
+
+/// For the tests of this room.
+#[cfg(test)]
+pub(crate) mod tests {
+    use http::{HeaderMap, HeaderName, HeaderValue};
+
+    /// Fields in this order, duplicates as often as they are written.
+    pub(crate) fn map(fields: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            let name = name.parse::<HeaderName>().unwrap();
+            headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        headers
+    }
+}

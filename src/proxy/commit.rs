@@ -312,7 +312,7 @@ impl Committer {
         let Some(renamed) = self.lines.renamed_to(sid) else { return Ok(None) };
         match self.store.load(&renamed, now).await? {
             Lookup::Live(mut found) => {
-                found.record.payload = found.record.payload.without_keys(&self.policy.store_keys);
+                self.hide_store_keys(&mut found);
                 Ok(Some((renamed, found)))
             }
             Lookup::Absent | Lookup::Unreadable(_) => Ok(None),
@@ -350,7 +350,7 @@ impl Committer {
         self.counters.update_conflicts.inc();
         match lookup {
             Lookup::Live(mut stored) => {
-                stored.record.payload = stored.record.payload.without_keys(&self.policy.store_keys);
+                self.hide_store_keys(&mut stored);
                 Ok(Some(stored))
             }
             Lookup::Absent => Ok(None),
@@ -359,6 +359,11 @@ impl Committer {
                 Err(CommitError::Store(StoreError { op, kind: Kind::Refused, detail }))
             }
         }
+    }
+
+    /// What the store keeps for itself among the data is nobody's data (contract §3).
+    pub(super) fn hide_store_keys(&self, loaded: &mut Loaded) {
+        loaded.record.payload = loaded.record.payload.without_keys(&self.policy.store_keys);
     }
 
     pub(super) fn vanished(&self, sid: Sid) -> Committed {

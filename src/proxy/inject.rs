@@ -4,7 +4,7 @@
 
 use super::error::ProxyError;
 use super::options::Encoding;
-use super::sessions::{Opened, Sessions, data_of};
+use super::sessions::{Opened, Sessions};
 use crate::session::Millis;
 use crate::session::cookie::{self, Stripped};
 use crate::session::date::render_iso;
@@ -80,7 +80,7 @@ impl Sessions {
         let json = match &opened.base.live {
             None => Payload::empty().as_bytes().clone(),
             Some(loaded) if fields.is_empty() => loaded.record.payload.to_ascii(),
-            Some(loaded) => Payload::from_json(&project(fields, &loaded.record.payload.to_json())).to_ascii(),
+            Some(_) => Payload::from_json(&project(fields, opened.data())).to_ascii(),
         };
         match self.options.encoding {
             Encoding::Json => json,
@@ -125,9 +125,8 @@ impl Sessions {
         if claims.is_empty() {
             return Ok(());
         }
-        let Some(data) = data_of(opened) else { return Ok(()) };
         for (name, path) in claims {
-            let Some(value) = claim_value(path, &data) else { continue };
+            let Some(value) = claim_value(path, opened.data()) else { continue };
             if value.len() > self.header_limit {
                 return Err(ProxyError::SessionHeader(value.len(), self.header_limit));
             }

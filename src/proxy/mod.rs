@@ -47,8 +47,8 @@ use body::Download;
 use commit::Committer;
 use error::ProxyError;
 use http::header::{HOST, LOCATION, TRAILER};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::body::{Body, Incoming};
 use inject::{redirect_target, settle_cookies};
 use options::{Otherwise, ProxyOptions, RouteOptions, SessionMode};
 use outbound::RequestIds;
@@ -107,15 +107,11 @@ impl Handler for Proxy {
     }
 }
 
-/// Marks a response whose body the server will not ask for.
-#[derive(Clone)]
-struct HeadOnly;
-
 impl Proxy {
     async fn answer(self: Rc<Self>, request: Request<Incoming>, peer: Rc<Peer>) -> Response<ResponseBody> {
         let mut trace = Box::new(self.begin_trace(&request, &peer));
         let served = self.serve(request, &peer, &mut trace).await;
-        let mut response = served.unwrap_or_else(|error| {
+        let response = served.unwrap_or_else(|error| {
             if trace.request_id.is_empty() {
                 // Refused before anybody could name it.
                 trace.request_id = self.ids.next();
@@ -124,9 +120,9 @@ impl Proxy {
             trace.reason = Some(error.reason());
             error.response(trace.request_id())
         });
-        if response.extensions().get::<HeadOnly>().is_some() {
+        // Nobody will poll such a body, so its end is now.
+        if trace.method == Method::HEAD || response.body().is_end_stream() {
             trace.ended();
-            response.extensions_mut().remove::<HeadOnly>();
         }
         trace.status = response.status().as_u16();
         response.map(|body| body.traced(trace))
@@ -214,15 +210,10 @@ impl Proxy {
         }
 
         trace.upstream = Some(Rc::clone(&self.names[route.upstream]));
-        let no_body_down = head.method == http::Method::HEAD;
-        let downgrade = head.extensions.remove::<hyper::upgrade::OnUpgrade>();
+        let downstream = head.extensions.remove::<hyper::upgrade::OnUpgrade>();
         let sent = self.send(route, head, body, &hop).await?;
 
-        let mut response = self.release(route, opened, sent, &received, peer, &hop, downgrade, trace).await?;
-        if no_body_down || hyper::body::Body::is_end_stream(response.body()) {
-            response.extensions_mut().insert(HeadOnly);
-        }
-        Ok(response)
+        self.release(route, opened, sent, &received, peer, &hop, downstream, trace).await
     }
 
     fn begin_trace(&self, request: &Request<Incoming>, peer: &Peer) -> Trace {
@@ -310,7 +301,6 @@ impl Proxy {
             }
         }
         response.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        response.extensions_mut().insert(HeadOnly);
         Some(response)
     }
 

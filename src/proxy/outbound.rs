@@ -147,17 +147,18 @@ impl Proxy {
         body: Incoming,
         hop: &Hop,
     ) -> Result<Sent, ProxyError> {
-        let failure = Rc::new(Cell::new(None));
-        let (body, progress) = if body.is_end_stream() {
-            (RequestBody::default(), Rc::clone(&self.no_body))
+        let (body, progress, failure) = if body.is_end_stream() {
+            (RequestBody::default(), Rc::clone(&self.no_body), None)
         } else {
             check_announced_length(&head.headers, route.max_request_body)?;
             let progress = Progress::new(false);
             let gap = route.timeouts.request_body;
+            let failure = Rc::new(Cell::new(None));
             let (moved, failed) = (Rc::clone(&progress), Rc::clone(&failure));
             (
                 RequestBody::new(body, route.max_request_body, gap, moved, failed, Rc::clone(&self.reserved)),
                 progress,
+                Some(failure),
             )
         };
         let mut request = Request::new(body);
@@ -182,7 +183,7 @@ impl Proxy {
             Ok(answer) => Ok(Sent { answer, progress }),
             Err(error) => {
                 // A request body that failed takes the upstream exchange with it: say what really happened.
-                if let Some(failure) = failure.get() {
+                if let Some(failure) = failure.and_then(|failure| failure.get()) {
                     return Err(ProxyError::Request(failure));
                 }
                 if error.kind != UpstreamErrorKind::RequestBody {

@@ -11,13 +11,14 @@ use crate::session::cookie::{self, Presented, ResolvedAttributes};
 use crate::session::guard::FieldPath;
 use crate::session::json::Json;
 use crate::session::lifecycle::{self, CookieStep, Facts, Live, Plan};
-use crate::session::record::CookieAttributes;
+use crate::session::record::{CookieAttributes, Payload};
 use crate::session::sid::Sid;
 use crate::session::wire::{self, Invalid, Update};
 use crate::store::error::{Kind, Op};
 use crate::store::{Loaded, Lookup, StoreError};
 use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
+use std::cell::OnceCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,6 +47,8 @@ pub(super) struct Opened {
     secure: bool,
     /// The route, the store and the document allow writing.
     writable: bool,
+    /// The data as a tree, made when a route first looks into it.
+    data: OnceCell<Json>,
 }
 
 /// `X-Session-Status`
@@ -117,10 +120,7 @@ impl Sessions {
             }
             Ok(Lookup::Live(mut loaded)) => {
                 self.committer.counters.sessions_loaded.inc();
-                let hidden = &self.options.policy.store_keys;
-                if !hidden.is_empty() {
-                    loaded.record.payload = loaded.record.payload.without_keys(hidden);
-                }
+                self.committer.hide_store_keys(&mut loaded);
                 let base = Base { sid, live: Some(loaded) };
                 Ok(Opened {
                     base,
@@ -128,6 +128,7 @@ impl Sessions {
                     client_has_cookie,
                     secure: ask.secure,
                     writable: ask.writable,
+                    data: OnceCell::new(),
                 })
             }
             Ok(Lookup::Absent) => self.fresh(Status::Expired, client_has_cookie, ask),
@@ -154,7 +155,8 @@ impl Sessions {
 
     fn fresh(&self, status: Status, client_has_cookie: bool, ask: &Ask) -> Result<Opened, ProxyError> {
         let base = Base { sid: new_sid()?, live: None };
-        Ok(Opened { base, status, client_has_cookie, secure: ask.secure, writable: ask.writable })
+        let (secure, writable) = (ask.secure, ask.writable);
+        Ok(Opened { base, status, client_has_cookie, secure, writable, data: OnceCell::new() })
     }
 
     /// An empty session that nothing is written for: we do not know what the real one is.
@@ -343,7 +345,7 @@ impl Opened {
         // What the head's commit found gone, or destroyed itself, no trailer brings back.
         let writable = writable && !matches!(closed.outcome, Outcome::Vanished | Outcome::Destroyed);
         let base = closed.base;
-        Self { base, status: Status::Live, client_has_cookie: true, secure, writable }
+        Self { base, status: Status::Live, client_has_cookie: true, secure, writable, data: OnceCell::new() }
     }
 
     pub(super) fn is_writable(&self) -> bool {
@@ -353,7 +355,15 @@ impl Opened {
     /// Are all these fields there?
     pub(super) fn satisfies(&self, required: &[FieldPath]) -> bool {
         required.is_empty()
-            || data_of(self).is_some_and(|data| required.iter().all(|path| path.is_present(&data)))
+            || (self.base.live.is_some() && required.iter().all(|path| path.is_present(self.data())))
+    }
+
+    /// The data as the request found it.
+    pub(super) fn data(&self) -> &Json {
+        self.data.get_or_init(|| match &self.base.live {
+            Some(loaded) => loaded.record.payload.to_json(),
+            None => Payload::empty().to_json(),
+        })
     }
 }
 
@@ -367,10 +377,6 @@ impl Status {
             Self::Unavailable => "unavailable",
         }
     }
-}
-
-pub(super) fn data_of(opened: &Opened) -> Option<Json> {
-    opened.base.live.as_ref().map(|loaded| loaded.record.payload.to_json())
 }
 
 fn new_sid() -> Result<Sid, ProxyError> {

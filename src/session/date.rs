@@ -9,6 +9,11 @@ const MIN: Millis = -62_167_219_200_000;
 
 /// `2026-11-20T16:13:40.123Z`, 24 bytes. Moments outside the years 0000 to 9999 are clamped.
 pub fn render_iso(at: Millis) -> String {
+    String::from_utf8_lossy(&iso_bytes(at)).into_owned()
+}
+
+/// [`render_iso`] without an allocation; bytes 11 to 18 are the time of day.
+pub fn iso_bytes(at: Millis) -> [u8; 24] {
     let at = at.clamp(MIN, MAX);
     let (year, month, day) = civil_from_days(at.div_euclid(DAY));
     let ms = at.rem_euclid(DAY);
@@ -20,7 +25,7 @@ pub fn render_iso(at: Millis) -> String {
     put(&mut out[14..16], ms / 60_000 % 60);
     put(&mut out[17..19], ms / 1000 % 60);
     put(&mut out[20..23], ms % 1000);
-    String::from_utf8_lossy(&out).into_owned()
+    out
 }
 
 /// Reads what [`render_iso`] writes, and the same with fewer or no fraction digits. Anything else is `None`
@@ -122,6 +127,16 @@ mod tests {
         ] {
             assert_eq!(parse_iso(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        let time = render_iso;
+        assert_eq!(time(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(time(951_782_400_000), "2000-02-29T00:00:00.000Z");
+        assert_eq!(time(951_868_799_999), "2000-02-29T23:59:59.999Z");
+        assert_eq!(time(4_107_542_400_000), "2100-03-01T00:00:00.000Z");
+        assert_eq!(time(-1), "1969-12-31T23:59:59.999Z");
     }
 
     proptest::proptest! {

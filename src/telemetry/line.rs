@@ -3,6 +3,7 @@
 //! It must not know sids (only fingerprints), cookies or payloads; what a stranger sent cannot leave its field.
 
 use crate::session::Millis;
+use crate::session::date::iso_bytes;
 use http::{Method, Version};
 use std::io::Write;
 use std::net::IpAddr;
@@ -45,7 +46,7 @@ pub struct AccessLine<'a> {
 
 pub(super) fn render_json(out: &mut Vec<u8>, line: &AccessLine<'_>) {
     out.extend_from_slice(b"{\"time\":\"");
-    push_time(out, line.time);
+    out.extend_from_slice(&iso_bytes(line.time));
     out.push(b'"');
     if let Some(client) = line.client {
         // Writing into a vector cannot fail.
@@ -109,7 +110,7 @@ fn push_json_text(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 pub(super) fn render_text(out: &mut Vec<u8>, line: &AccessLine<'_>) {
-    push_clock(out, line.time);
+    out.extend_from_slice(&iso_bytes(line.time)[11..19]);
     let _ = write!(out, " {} ", line.status);
     push_visible(out, line.method.as_str().as_bytes());
     out.push(b' ');
@@ -158,51 +159,6 @@ fn protocol(version: Version) -> &'static str {
         Version::HTTP_2 => "HTTP/2",
         _ => "HTTP/3",
     }
-}
-
-/// `HH:MM:SS`, UTC.
-fn push_clock(out: &mut Vec<u8>, time: Millis) {
-    let second = time.div_euclid(1000).rem_euclid(86_400);
-    push_padded(out, second / 3600, 2);
-    out.push(b':');
-    push_padded(out, second / 60 % 60, 2);
-    out.push(b':');
-    push_padded(out, second % 60, 2);
-}
-
-/// `YYYY-MM-DDTHH:MM:SS.mmmZ`
-fn push_time(out: &mut Vec<u8>, time: Millis) {
-    let (year, month, day) = civil(time.div_euclid(86_400_000));
-    push_padded(out, year, 4);
-    out.push(b'-');
-    push_padded(out, month, 2);
-    out.push(b'-');
-    push_padded(out, day, 2);
-    out.push(b'T');
-    push_clock(out, time);
-    out.push(b'.');
-    push_padded(out, time.rem_euclid(1000), 3);
-    out.push(b'Z');
-}
-
-fn push_padded(out: &mut Vec<u8>, number: i64, digits: u32) {
-    for position in (0..digits).rev() {
-        let digit = number / 10_i64.pow(position) % 10;
-        out.push(b'0' + u8::try_from(digit).unwrap_or(0));
-    }
-}
-
-/// Days since 1970-01-01 to year, month, day (Howard Hinnant's `civil_from_days`).
-fn civil(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]
@@ -270,19 +226,5 @@ pub(super) mod tests {
             "{text}"
         );
         assert_eq!(text.lines().count(), 1);
-    }
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        let time = |millis| {
-            let mut out = Vec::new();
-            push_time(&mut out, millis);
-            String::from_utf8(out).unwrap()
-        };
-        assert_eq!(time(0), "1970-01-01T00:00:00.000Z");
-        assert_eq!(time(951_782_400_000), "2000-02-29T00:00:00.000Z");
-        assert_eq!(time(951_868_799_999), "2000-02-29T23:59:59.999Z");
-        assert_eq!(time(4_107_542_400_000), "2100-03-01T00:00:00.000Z");
-        assert_eq!(time(-1), "1969-12-31T23:59:59.999Z");
     }
 }
