@@ -7,6 +7,7 @@
 use crate::admin::{Admin, AdminOptions};
 use crate::config::{Config, LogFormat, LogLevel, LogOptions};
 use crate::drain::Drain;
+use crate::events::Events;
 use crate::proxy::options::{ProxyOptions, SessionMode};
 use crate::proxy::{Lines, Parts, Proxy};
 use crate::server::{
@@ -57,6 +58,7 @@ pub fn run(config: Config) -> Result<(), String> {
         store_deadline: config.store.as_ref().map_or(Duration::ZERO, |store| store.deadline),
         store,
         lines: Arc::new(Lines::default()),
+        events: Arc::new(Events::new(config.log.session_events)),
         drain: Drain::new(),
         cut_off: Drain::new(),
         sink: access.as_ref().map(AccessWriter::sink),
@@ -91,6 +93,7 @@ struct Shared {
     store: Option<SharedStore>,
     store_deadline: Duration,
     lines: Arc<Lines>,
+    events: Arc<Events>,
     drain: Drain,
     /// Begins when `timeouts.drain` has passed: workers drop what still runs and end.
     cut_off: Drain,
@@ -144,6 +147,7 @@ async fn work(
         lines: Arc::clone(&shared.lines),
         drain: shared.drain.clone(),
         counters: Arc::clone(&counters),
+        events: Arc::clone(&shared.events),
         log: Rc::new(log),
         store_deadline: shared.store_deadline,
     };
@@ -176,7 +180,8 @@ async fn oversee(
     let admin_drain = Drain::new();
     if let Some((listener, options)) = admin {
         let store = shared.store.as_ref().map(|store| store.attach(&admin_drain));
-        let handler = Rc::new(Admin::new(options, store, counters, shared.drain.clone()));
+        let handler =
+            Rc::new(Admin::new(options, store, counters, Arc::clone(&shared.events), shared.drain.clone()));
         let server = Server {
             options: shared.server.clone(),
             limit: ConnectionLimit::new(100),
@@ -203,6 +208,9 @@ async fn oversee(
         );
         shared.cut_off.begin();
     }
+    // The admin port's last words.
+    admin_drain.begin();
+    admin_drain.finished(OVERTIME).await;
     Ok(deadline)
 }
 
@@ -300,10 +308,14 @@ fn announce(config: &Config, listeners: &[Listener], admin: Option<&Listener>) {
         tracing::info!("route {host}{} to {} ({}), {session}", route.path, upstream.name, servers.join(", "));
     }
     if let (Some(store), Some(session)) = (&config.store, &config.proxy.session) {
-        tracing::info!("sessions in {}, cookie `{}`", display_store(store), session.name);
+        tracing::info!("sessions in {}, cookie `{}`", display_store(store), session.name());
     }
     if let Some(admin) = admin {
-        tracing::info!("admin on {}: /healthz /readyz /metrics", display_address("http", admin.local_addr()));
+        let paths = match config.admin.as_ref().is_some_and(|admin| admin.token.is_some()) {
+            true => "/healthz /readyz /metrics, with the token /v1/events",
+            false => "/healthz /readyz /metrics",
+        };
+        tracing::info!("admin on {}: {paths}", display_address("http", admin.local_addr()));
     }
 }
 
@@ -322,5 +334,10 @@ fn display_store(store: &StoreOptions) -> String {
             let database = options.database.as_deref().unwrap_or("named in store.url");
             format!("mongodb, collection {}, database {database}", options.collection)
         }
+        StoreKind::Redis(options) if options.cluster => {
+            format!("redis cluster of {} known nodes, prefix {}", options.urls.len(), options.prefix)
+        }
+        StoreKind::Redis(options) => format!("redis, prefix {}", options.prefix),
+        StoreKind::File(options) => format!("the directory {}", options.path.display()),
     }
 }

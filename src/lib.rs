@@ -5,7 +5,7 @@
 //! | floor | rooms | what for |
 //! |---|---|---|
 //! | 0 | [`session`], [`headers`] | pure rules: no tokio, no sockets, no clock |
-//! | 1 | [`telemetry`], [`drain`], [`socket`] | logs, access log, counters; tracked tasks and the bounded stop; the byte stream |
+//! | 1 | [`telemetry`], [`drain`], [`events`], [`socket`] | logs, access log, counters; tracked tasks and the bounded stop; what happens to sessions; the byte stream |
 //! | 2 | [`store`], [`upstream`], [`route`], [`server`] | the edges; they do not know each other |
 //! | 3 | [`proxy`], [`admin`] | the product: one request from head to last byte |
 //! | 4 | [`config`] | `proxy.toml` to the `Options` that each room declares |
@@ -22,6 +22,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod drain;
+pub mod events;
 pub mod headers;
 pub mod proxy;
 pub mod route;

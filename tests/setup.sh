@@ -3,7 +3,7 @@
 #
 #   tests/setup.sh [core|compat|browser|bench]...      (all four without an argument)
 #
-# core: a mongod. compat: Node, npm, and the packages of tests/compat. browser: Chromium and its driver. bench: nginx, wrk.
+# core: a mongod and redis-server. compat: Node, npm, and the packages of tests/compat. browser: Chromium and its driver. bench: nginx, wrk.
 # What it found is written to tests/.cache/env, to be sourced. A mongod of your own: set CLOAKROOM_TEST_MONGOD, or have it on PATH.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -80,6 +80,9 @@ core() {
     "$mongod" --version >/dev/null || fail "$mongod does not run here"
   fi
   printf 'export CLOAKROOM_TEST_MONGOD=%q\n' "$mongod" >"$cache/env"
+  # The tests start their own servers; that of the package is no business of ours.
+  need redis-server redis-server
+  need redis-cli redis-tools
 }
 
 compat() {

@@ -1,15 +1,20 @@
-//! The admin port: is it alive, is it ready, what does it count.
+//! The admin port: is it alive, is it ready, what does it count, what happens to sessions.
 //!
-//! It shows no session and no secret, and knows neither routes nor requests. Tests: `tests/it/admin.rs`.
+//! What names a session is under `/v1` and asks for the token. It shows no data and no secret, and knows neither routes nor
+//! requests. Tests: `tests/it/events.rs`, `drain.rs`, `store_outage.rs`.
+
+mod events;
 
 use crate::drain::Drain;
+use crate::events::Events;
 use crate::proxy::options::Secret;
 use crate::server::{Address, Handler, Peer};
 use crate::store::Store;
 use crate::telemetry::counters::{self, Counters};
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use events::AdminBody;
+use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use std::rc::Rc;
@@ -26,23 +31,26 @@ pub struct AdminOptions {
 
 /// Answers on the admin port.
 pub struct Admin {
+    token: Option<Secret>,
     store: Option<Store>,
     counters: Vec<Arc<Counters>>,
+    events: Arc<Events>,
     drain: Drain,
 }
 
 impl Admin {
     /// `counters`: one set for each worker; `drain`: the workers'.
     pub fn new(
-        _options: AdminOptions,
+        options: AdminOptions,
         store: Option<Store>,
         counters: Vec<Arc<Counters>>,
+        events: Arc<Events>,
         drain: Drain,
     ) -> Self {
-        Self { store, counters, drain }
+        Self { token: options.token, store, counters, events, drain }
     }
 
-    async fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    async fn answer(&self, method: &Method, path: &str, headers: &HeaderMap) -> Response<AdminBody> {
         if !matches!(*method, Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD here\n".to_owned());
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -58,12 +66,42 @@ impl Admin {
                 response.headers_mut().insert(CONTENT_TYPE, kind);
                 response
             }
-            _ => text(StatusCode::NOT_FOUND, "here are /healthz, /readyz and /metrics\n".to_owned()),
+            "/v1/events" => match self.refusal(headers) {
+                Some(refusal) => refusal,
+                None if *method == Method::HEAD => stream(AdminBody::Whole(Full::default())),
+                None => stream(AdminBody::stream(self.events.listen(), &self.drain)),
+            },
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "here are /healthz, /readyz, /metrics, and with the token /v1/events\n".to_owned(),
+            ),
         }
     }
 
+    /// What is said to somebody without the token (RFC 6750).
+    fn refusal(&self, headers: &HeaderMap) -> Option<Response<AdminBody>> {
+        let Some(token) = &self.token else {
+            return Some(text(
+                StatusCode::FORBIDDEN,
+                "closed: write a token in [admin] to open /v1\n".to_owned(),
+            ));
+        };
+        let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+        let given = given.split_at_checked(7).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer "));
+        let right = given.is_some_and(|(_, given)| {
+            aws_lc_rs::constant_time::verify_slices_are_equal(given.trim_ascii(), &token.0).is_ok()
+        });
+        if right {
+            return None;
+        }
+        let mut response =
+            text(StatusCode::UNAUTHORIZED, "send Authorization: Bearer <admin.token>\n".to_owned());
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        Some(response)
+    }
+
     /// Ready: not stopping, and the store answers.
-    async fn readiness(&self) -> Response<Full<Bytes>> {
+    async fn readiness(&self) -> Response<AdminBody> {
         if self.drain.is_stopping() {
             return text(StatusCode::SERVICE_UNAVAILABLE, "not ready: stopping\n".to_owned());
         }
@@ -81,15 +119,22 @@ impl Admin {
 }
 
 impl Handler for Admin {
-    type Body = Full<Bytes>;
+    type Body = AdminBody;
 
     async fn handle(self: Rc<Self>, request: Request<Incoming>, _peer: Rc<Peer>) -> Response<Self::Body> {
-        self.answer(request.method(), request.uri().path()).await
+        self.answer(request.method(), request.uri().path(), request.headers()).await
     }
 }
 
-fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn stream(body: AdminBody) -> Response<AdminBody> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn text(status: StatusCode, body: String) -> Response<AdminBody> {
+    let mut response = Response::new(AdminBody::Whole(Full::new(Bytes::from(body))));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

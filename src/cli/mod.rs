@@ -1,8 +1,9 @@
 //! The command line: what was asked for, exit codes, and what a person reads. A file for each command.
-//! Exit codes: 0 done, 1 failed while running, 64 wrong usage or configuration. Tests: below, and in each command's file.
+//! Exit codes: 0 done, 1 failed while running, 64 wrong usage or configuration, 69 no store (doctor). Tests: below, and in each command's file.
 
 mod check;
 mod demo;
+mod doctor;
 mod secret;
 
 use crate::config::{self, Config, Problems, Warning};
@@ -29,6 +30,8 @@ struct Arguments {
 enum Command {
     /// Check the configuration and say everything that is wrong with it
     Check,
+    /// Look into the store, say what is wrong with it, and check a cookie
+    Doctor(doctor::Asked),
     /// Print a fresh secret for `session.secrets`
     Secret,
     /// Run a counter app behind a sidecar on this machine, to try it out
@@ -52,6 +55,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match arguments.command {
         None => serve(&arguments.config),
         Some(Command::Check) => check::check(&arguments.config),
+        Some(Command::Doctor(asked)) => doctor::doctor(&arguments.config, &asked),
         Some(Command::Secret) => secret::secret(),
         Some(Command::Demo { port }) => demo::demo(port),
     }

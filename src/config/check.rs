@@ -74,13 +74,10 @@ fn sections(root: &Table<'_>) -> Option<Config> {
             hint,
         );
     }
-    if let Some(StoreKind::Mongodb(options)) = &store.kind
-        && let Some(item) = session_table.get("absolute_timeout")
-        && !options.timestamps
+    if let Some(item) = session_table.get("absolute_timeout")
+        && let Some(cure) = store.kind.as_ref().and_then(age_is_not_kept)
     {
-        let hint =
-            "write timestamps = true in [store]: it adds createdAt, which is where the age is read from";
-        item.problem("this store does not keep when a session was made", hint);
+        item.problem("this store does not keep when a session was made", cure);
     }
     let session = if sessions { Some(session.finish(&store)?) } else { None };
     let store = if sessions {
@@ -106,6 +103,19 @@ fn sections(root: &Table<'_>) -> Option<Config> {
         drain: timeouts.drain,
         log,
     })
+}
+
+/// What to do where nobody would know how old a session is.
+fn age_is_not_kept(kind: &StoreKind) -> Option<&'static str> {
+    match kind {
+        StoreKind::Mongodb(options) if !options.timestamps => {
+            Some("write timestamps = true in [store]: it adds createdAt, which is where the age is read from")
+        }
+        StoreKind::Redis(_) | StoreKind::File(_) => Some(
+            "its format has no room for it: use kind = \"mongodb\" with timestamps = true, or \"embedded\"",
+        ),
+        StoreKind::Mongodb(_) | StoreKind::Embedded { .. } | StoreKind::Memory { .. } => None,
+    }
 }
 
 fn require_routes(root: &Table<'_>, listeners: &Listeners, declared: bool) {

@@ -13,11 +13,19 @@ use std::time::Duration;
 const COOKIE_KEYS: [&str; 8] =
     ["path", "domain", "http_only", "secure", "same_site", "max_age", "partitioned", "priority"];
 
+/// Each name is looked for in every request.
+const MOST_OLDER_NAMES: usize = 8;
+
 /// What browsers keep a cookie for at most (RFC 6265bis).
 const LONGEST_COOKIE: Duration = Duration::from_secs(400 * 86_400);
 
-/// Reads `session.name` and `[session.cookie]`. `vouched`: somebody else may call a plain request secure.
-pub(super) fn cookie(session: &Table<'_>, listeners: &Listeners, vouched: bool) -> (String, CookieOptions) {
+/// Reads `session.name`, `accept_names` and `[session.cookie]`; the name comes first of the names. `vouched`: somebody else may call
+/// a plain request secure.
+pub(super) fn cookie(
+    session: &Table<'_>,
+    listeners: &Listeners,
+    vouched: bool,
+) -> (Vec<String>, CookieOptions) {
     let name = cookie_name(session);
     for key in COOKIE_KEYS {
         session.refuse(key, "a key of the cookie", "move it into [session.cookie]");
@@ -26,20 +34,42 @@ pub(super) fn cookie(session: &Table<'_>, listeners: &Listeners, vouched: bool) 
     let cookie = attributes(&table);
     check_name_prefix(session, &table, &name, &cookie, listeners);
     warn_about_secure(session, &table, &cookie, listeners, vouched);
-    (name, cookie)
+    let older = accept_names(session, &name);
+    (std::iter::once(name).chain(older).collect(), cookie)
+}
+
+/// Older names of the cookie: read as well, and replaced by the new one.
+fn accept_names(table: &Table<'_>, own: &str) -> Vec<String> {
+    let Some(item) = table.get("accept_names") else { return Vec::new() };
+    let items = item.list("a list of cookie names, like [\"connect.sid\"]").unwrap_or_default();
+    if items.len() > MOST_OLDER_NAMES {
+        item.problem("too many names", format!("keep at most {MOST_OLDER_NAMES}"));
+    }
+    let mut names: Vec<String> = Vec::new();
+    for item in items {
+        let Some(name) = checked_name(&item) else { continue };
+        if name == own || names.contains(&name) {
+            item.problem("a name that is read already", "remove it");
+            continue;
+        }
+        names.push(name);
+    }
+    names
 }
 
 fn cookie_name(table: &Table<'_>) -> String {
     let default = || "connect.sid".to_owned();
-    table.not_built("accept_names", "remove it: sessions under another cookie name are not read");
-    let Some(item) = table.get("name") else { return default() };
-    let Some(text) = item.text() else { return default() };
+    table.get("name").and_then(|item| checked_name(&item)).unwrap_or_else(default)
+}
+
+fn checked_name(item: &Item<'_>) -> Option<String> {
+    let text = item.text()?;
     if !is_token(&text.value) {
         let hint = "use letters, digits and any of !#$%&'*+-.^_`|~ (RFC 6265)";
         item.problem(format!("`{}` is not a cookie name", text.shown), hint);
-        return default();
+        return None;
     }
-    text.value
+    Some(text.value)
 }
 
 fn attributes(table: &Table<'_>) -> CookieOptions {

@@ -16,6 +16,8 @@ use toml::de::DeValue;
 pub struct LogOptions {
     /// `access`: one line for each request; default true.
     pub access: bool,
+    /// `session_events`: a record for each change of a stored session.
+    pub session_events: bool,
     /// `format`; default `auto`.
     pub format: LogFormat,
     /// `level`; default `info`.
@@ -186,6 +188,7 @@ pub(super) fn log(table: &Table<'_>) -> LogOptions {
     ];
     LogOptions {
         access: table.flag("access").unwrap_or(true),
+        session_events: table.flag("session_events").unwrap_or(false),
         format: table.choice("format", &formats).unwrap_or(LogFormat::Auto),
         level: table.choice("level", &levels).unwrap_or(LogLevel::Info),
     }

@@ -66,7 +66,7 @@ pub(super) struct Session {
     pub(super) store_unavailable: StoreUnavailable,
     pub(super) invalid_update: InvalidUpdate,
     pub(super) header_prefix: String,
-    name: String,
+    names: Vec<String>,
     secrets: Vec<Secret>,
     resave: bool,
     save_uninitialized: bool,
@@ -97,7 +97,7 @@ pub(super) fn session(table: &Table<'_>, limits: &Limits, server: &Server, liste
     let proxy = proxy.and_then(|item| item.flag());
     // Who may call a plain request secure: a trusted proxy, or with `proxy = true` anyone.
     let vouched = (server.trusts_anyone && proxy != Some(false)) || proxy == Some(true);
-    let (name, cookie) = cookie::cookie(table, listeners, vouched);
+    let (names, cookie) = cookie::cookie(table, listeners, vouched);
     let headers = table.table("headers");
     let unreadable = [("anonymous", Unreadable::Anonymous), ("error", Unreadable::Error)];
     let encodings = [("json", Encoding::Json), ("base64url", Encoding::Base64url)];
@@ -109,7 +109,7 @@ pub(super) fn session(table: &Table<'_>, limits: &Limits, server: &Server, liste
             .choice("store_unavailable", &STORE_UNAVAILABLE)
             .unwrap_or(StoreUnavailable::Error),
         invalid_update: table.choice("invalid_update", &INVALID_UPDATE).unwrap_or(InvalidUpdate::Error),
-        name,
+        names,
         cookie,
         proxy,
         resave: table.flag("resave").unwrap_or(false),
@@ -134,7 +134,7 @@ impl Session {
     /// The options of the proxy; `None` when a problem was reported.
     pub(super) fn finish(self, store: &Store) -> Option<SessionOptions> {
         Some(SessionOptions {
-            name: self.name,
+            names: self.names,
             keys: KeyRing::new(self.secrets.into_iter().map(|secret| secret.0).collect())?,
             policy: Policy {
                 resave: self.resave,

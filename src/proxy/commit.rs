@@ -4,10 +4,12 @@
 //! that vanished. Tests: `tests/it/session_update.rs`, `tests/faults/two_sidecars.py`.
 
 use super::lines::{Lines, Place};
+use super::outcome::{Base, CommitError, Committed, Outcome};
 use crate::drain::Drain;
+use crate::events::{self, Events};
 use crate::session::Millis;
 use crate::session::lifecycle::{self, Evolved, Policy, Write};
-use crate::session::record::{CookieAttributes, Record};
+use crate::session::record::Record;
 use crate::session::sid::Sid;
 use crate::session::wire::{Invalid, Update};
 use crate::store::error::{Kind, Op};
@@ -27,6 +29,7 @@ pub(super) struct Committer {
     pub(super) lines: Arc<Lines>,
     pub(super) drain: Drain,
     pub(super) counters: Arc<Counters>,
+    pub(super) events: Arc<Events>,
     /// `timeouts.store`: also the longest that conflicts are fought.
     pub(super) deadline: Duration,
 }
@@ -50,76 +53,27 @@ impl Answer {
     }
 }
 
-/// A session as one request knows it.
-#[derive(Clone)]
-pub(super) struct Base {
+/// A change of a stored session, as the task that carries it out knows it.
+pub(super) struct Change {
     pub(super) sid: Sid,
-    pub(super) live: Option<Loaded>,
+    /// What `next` was made from.
+    pub(super) base: Loaded,
+    pub(super) next: Evolved,
+    /// Applied again to what others stored meanwhile.
+    pub(super) update: Update,
+    pub(super) now: Millis,
+    /// The update came in a trailer, so no cookie can be set any more.
+    pub(super) head_is_out: bool,
 }
 
-/// What became of the session.
-pub(super) struct Committed {
-    pub(super) outcome: Outcome,
-    /// The session from now on: what a trailer's update is applied to.
-    pub(super) base: Base,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
-    Unchanged,
-    Touched,
-    /// The touch failed; the data is as it was.
-    NotTouched,
-    Created,
-    Updated,
-    /// Updated under the sid that another request gave it meanwhile.
-    Followed,
-    Regenerated,
-    Destroyed,
-    /// It was destroyed or expired while the app worked: whatever the response said is dropped.
-    Vanished,
-}
-
-pub(super) enum CommitError {
-    Store(StoreError),
-    Invalid(Invalid),
-    /// The session is stored under a new sid, and whether the old one is gone is not known.
-    HalfRegenerated {
-        error: StoreError,
-        sid: Sid,
-        expires: Option<Millis>,
-    },
-}
-
-impl From<StoreError> for CommitError {
-    fn from(error: StoreError) -> Self {
-        match error.kind {
-            // What the app sent is the trouble, and no other attempt would end better.
-            Kind::Unstorable => Self::Invalid(Invalid::Unstorable),
-            _ => Self::Store(error),
-        }
-    }
-}
-
-impl From<Invalid> for CommitError {
-    fn from(invalid: Invalid) -> Self {
-        Self::Invalid(invalid)
-    }
-}
-
-impl Outcome {
-    /// The access log's word.
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::Unchanged => "unchanged",
-            Self::Touched => "touched",
-            Self::NotTouched => "touch_failed",
-            Self::Created => "created",
-            Self::Updated | Self::Followed => "updated",
-            Self::Regenerated => "regenerated",
-            Self::Destroyed => "destroyed",
-            Self::Vanished => "vanished",
-        }
+impl Change {
+    /// Applies the update to what is stored by now.
+    pub(super) fn rebase(&mut self, committer: &Committer, base: Loaded) -> Result<(), Invalid> {
+        let attributes = &self.next.record.cookie.attributes;
+        self.next =
+            lifecycle::evolve(&committer.policy, attributes, Some(&base.record), &self.update, self.now)?;
+        self.base = base;
+        Ok(())
     }
 }
 
@@ -144,27 +98,29 @@ impl Committer {
                 let first = if fresh { new_sid()? } else { base.sid };
                 Box::pin(self.create(first, evolved, now)).await
             }
-            (Write::Save(evolved), Some(loaded)) => {
+            (Write::Save(next), Some(loaded)) => {
                 let update = update.unwrap_or_default();
+                let change = Change { sid: base.sid, base: loaded, next, update, now, head_is_out };
                 let committer = Rc::clone(self);
-                self.run(|answer| {
-                    Box::pin(committer.save(base.sid, loaded, evolved, update, now, head_is_out, answer))
-                })
-                .await
+                self.run(|answer| Box::pin(committer.save(change, answer))).await
             }
-            (Write::Regenerate(evolved), Some(loaded)) => {
+            (Write::Regenerate(next), Some(loaded)) => {
                 let update = Update { regenerate: true, ..update.unwrap_or_default() };
+                let change = Change { sid: base.sid, base: loaded, next, update, now, head_is_out };
                 let committer = Rc::clone(self);
-                self.run(|answer| {
-                    Box::pin(committer.regenerate(base.sid, loaded, evolved, update, now, answer))
-                })
-                .await
+                self.run(|answer| Box::pin(committer.regenerate(change, answer))).await
             }
             (Write::Destroy, Some(_)) => {
                 let mut existed = self.store.destroy(&base.sid).await?;
+                if existed {
+                    self.tell(events::Kind::Destroy, &base.sid, now);
+                }
                 // A logout means the session, also when it got a new sid while the app worked.
                 if let Some(renamed) = self.lines.renamed_to(&base.sid).filter(|_| !existed) {
                     existed = self.store.destroy(&renamed).await?;
+                    if existed {
+                        self.tell(events::Kind::Destroy, &renamed, now);
+                    }
                 }
                 self.counters.sessions_destroyed.add(u64::from(existed));
                 Ok(gone(base.sid, Outcome::Destroyed))
@@ -193,6 +149,7 @@ impl Committer {
         match self.store.touch(&base.sid, loaded, expires_at, now).await {
             Ok(Touched::Done) => {
                 self.counters.sessions_touched.inc();
+                self.tell(events::Kind::Touch, &base.sid, now);
                 Committed { outcome: Outcome::Touched, base }
             }
             Ok(Touched::Absent) => self.vanished(base.sid),
@@ -223,7 +180,10 @@ impl Committer {
         // 192 random bits do not collide twice.
         for _ in 0..3 {
             match self.store.create(&sid, record, expires_at, now).await? {
-                Created::Done(version) => return Ok((sid, version)),
+                Created::Done(version) => {
+                    self.tell(events::Kind::Create, &sid, now);
+                    return Ok((sid, version));
+                }
                 Created::Exists => sid = new_sid()?,
             }
         }
@@ -231,77 +191,59 @@ impl Committer {
         Err(CommitError::Store(StoreError { op: Op::Create, kind: Kind::Refused, detail }))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "all that a commit knows, moved to a task of its own")]
-    async fn save(
-        self: Rc<Self>,
-        sid: Sid,
-        loaded: Loaded,
-        evolved: Evolved,
-        update: Update,
-        now: Millis,
-        head_is_out: bool,
-        answer: Answer,
-    ) -> Result<Committed, CommitError> {
-        let started = Instant::now();
-        let (mut sid, mut followed) = (sid, false);
-        let place = self.lines.enter(&sid);
+    async fn save(self: Rc<Self>, change: Change, answer: Answer) -> Result<Committed, CommitError> {
+        let (mut change, mut followed, started) = (change, false, Instant::now());
+        let now = change.now;
+        let place = self.lines.enter(&change.sid);
         let mut latest = self.turn(&place, Op::Update, started).await?;
-        let (mut base, mut next) = match latest.take() {
-            Some(latest) => {
-                let next = self.evolve(&latest, &evolved.record.cookie.attributes, &update, now)?;
-                (latest, next)
-            }
-            None => (loaded, evolved),
-        };
+        if let Some(latest) = latest.take() {
+            change.rebase(&self, latest)?;
+        }
         loop {
-            if !followed && lifecycle::privilege_changed(&self.policy, &base.record, &next) {
+            if !followed && lifecycle::privilege_changed(&self.policy, &change.base.record, &change.next) {
                 // Asked here, against what others stored meanwhile: `regenerate_on` holds for what is really written.
-                if head_is_out {
+                if change.head_is_out {
                     return Err(CommitError::Invalid(Invalid::NeedsCookie));
                 }
-                let update = Update { regenerate: true, ..update };
-                next = self.evolve(&base, &next.record.cookie.attributes, &update, now)?;
-                return self.swap_sid(sid, base, next, update, now, &answer).await;
+                change.update.regenerate = true;
+                change.rebase(&self, change.base.clone())?;
+                return self.swap_sid(change, &answer).await;
             }
-            if !(next.modified || update.save || self.policy.resave) {
+            if !(change.next.modified || change.update.save || self.policy.resave) {
                 // Somebody else wrote the very same: what is left is the touch.
-                let expires_at = next.expires_at;
-                return Ok(self.touch(Base { sid, live: Some(base.clone()) }, &base, expires_at, now).await);
+                let (base, expires_at) = (change.base, change.next.expires_at);
+                let stored = Base { sid: change.sid, live: Some(base.clone()) };
+                return Ok(self.touch(stored, &base, expires_at, now).await);
             }
-            match self.store.update(&sid, &base.version, &next.record, next.expires_at, now).await? {
+            let Change { sid, base, next, .. } = &change;
+            match self.store.update(sid, &base.version, &next.record, next.expires_at, now).await? {
                 Swapped::Done(version) => {
                     self.counters.sessions_updated.inc();
-                    let stored = stored(next, version, now);
-                    if followed {
-                        return Ok(Committed {
-                            outcome: Outcome::Followed,
-                            base: Base { sid, live: Some(stored) },
-                        });
+                    self.tell(events::Kind::Update, sid, now);
+                    let stored = stored(change.next, version, now);
+                    let outcome = if followed { Outcome::Followed } else { Outcome::Updated };
+                    if !followed {
+                        *latest = Some(stored.clone());
                     }
-                    *latest = Some(stored.clone());
-                    return Ok(Committed {
-                        outcome: Outcome::Updated,
-                        base: Base { sid, live: Some(stored) },
-                    });
+                    return Ok(Committed { outcome, base: Base { sid: change.sid, live: Some(stored) } });
                 }
-                Swapped::Absent => match self.renamed(&sid, now).await? {
+                Swapped::Absent => match self.renamed(sid, now).await? {
                     Some((renamed, found)) => {
                         // Merged as if it had come just before the new sid. Whose cookie this response answers is not known to
                         // be the browser that got the new one, so it gets none.
-                        next = self.evolve(&found, &next.record.cookie.attributes, &update, now)?;
-                        (sid, base, followed) = (renamed, found, true);
+                        change.rebase(&self, found)?;
+                        (change.sid, followed) = (renamed, true);
                     }
-                    None => return Ok(self.vanished(sid)),
+                    None => return Ok(self.vanished(change.sid)),
                 },
                 Swapped::Conflict(lookup) => {
                     if started.elapsed() >= self.deadline {
                         return Err(conflict(Op::Update));
                     }
                     let Some(found) = self.after_conflict(Op::Update, *lookup)? else {
-                        return Ok(self.vanished(sid));
+                        return Ok(self.vanished(change.sid));
                     };
-                    next = self.evolve(&found, &next.record.cookie.attributes, &update, now)?;
-                    base = found;
+                    change.rebase(&self, found)?;
                 }
             }
         }
@@ -335,16 +277,6 @@ impl Committer {
         })
     }
 
-    pub(super) fn evolve(
-        &self,
-        base: &Loaded,
-        attributes: &Arc<CookieAttributes>,
-        update: &Update,
-        now: Millis,
-    ) -> Result<Evolved, Invalid> {
-        lifecycle::evolve(&self.policy, attributes, Some(&base.record), update, now)
-    }
-
     /// What to go on from after another writer came first; `None`: the session is gone.
     pub(super) fn after_conflict(&self, op: Op, lookup: Lookup) -> Result<Option<Loaded>, CommitError> {
         self.counters.update_conflicts.inc();
@@ -364,6 +296,10 @@ impl Committer {
     /// What the store keeps for itself among the data is nobody's data (contract §3).
     pub(super) fn hide_store_keys(&self, loaded: &mut Loaded) {
         loaded.record.payload = loaded.record.payload.without_keys(&self.policy.store_keys);
+    }
+
+    pub(super) fn tell(&self, kind: events::Kind, sid: &Sid, now: Millis) {
+        self.events.tell(&self.counters, kind, sid, now);
     }
 
     pub(super) fn vanished(&self, sid: Sid) -> Committed {

@@ -35,8 +35,7 @@ pub(super) struct Names {
 impl Sessions {
     /// Takes the session's cookies off the request and makes one Cookie line of several (RFC 9113 §8.2.3).
     pub(super) fn settle_cookies(&self, headers: &mut HeaderMap) {
-        let name = (!self.options.forward_cookie).then_some(self.options.name.as_str());
-        settle_cookies(headers, name);
+        settle_cookies(headers, if self.options.forward_cookie { &[] } else { &self.options.names });
     }
 
     /// Adds what the app sees.
@@ -155,11 +154,11 @@ impl Names {
     }
 }
 
-/// Removes the cookies called `name`; joins several lines to one.
-pub(super) fn settle_cookies(headers: &mut HeaderMap, name: Option<&str>) {
+/// Removes the cookies of these names; joins several lines to one.
+pub(super) fn settle_cookies(headers: &mut HeaderMap, names: &[String]) {
     let mut lines = headers.get_all(COOKIE).iter();
     let (Some(first), several) = (lines.next(), lines.next().is_some()) else { return };
-    let strip = |line: &HeaderValue| name.map_or(Stripped::Unchanged, |name| cookie::strip(line, name));
+    let strip = |line: &HeaderValue| strip_all(line, names);
     if !several {
         match strip(first) {
             Stripped::Unchanged => {}
@@ -184,6 +183,22 @@ pub(super) fn settle_cookies(headers: &mut HeaderMap, name: Option<&str>) {
         Ok(value) if !value.is_empty() => drop(headers.insert(COOKIE, value)),
         _ => drop(headers.remove(COOKIE)),
     }
+}
+
+/// One line without the cookies of all these names.
+fn strip_all(line: &HeaderValue, names: &[String]) -> Stripped {
+    let mut rest = Stripped::Unchanged;
+    for name in names {
+        let next = match &rest {
+            Stripped::Unchanged => cookie::strip(line, name),
+            Stripped::Rest(line) => cookie::strip(line, name),
+            Stripped::Empty => return rest,
+        };
+        if next != Stripped::Unchanged {
+            rest = next;
+        }
+    }
+    rest
 }
 
 /// `{uri}` in `otherwise.redirect`: the path and query asked for, safe inside a query. A path that a browser would take for another

@@ -17,11 +17,13 @@
 
 mod body;
 mod commit;
+mod cookies;
 mod error;
 mod inject;
 mod lines;
 pub mod options;
 mod outbound;
+mod outcome;
 mod regenerate;
 mod sessions;
 mod trace;
@@ -32,6 +34,7 @@ pub use body::{BodyError, RequestBody, ResponseBody};
 pub use lines::Lines;
 
 use crate::drain::Drain;
+use crate::events::Events;
 use crate::headers::framing::{check_request, check_response, clean_response};
 use crate::headers::hop::take_hop_by_hop;
 use crate::headers::path::RoutePath;
@@ -88,6 +91,8 @@ pub struct Parts {
     pub drain: Drain,
     /// The worker's counters.
     pub counters: Arc<Counters>,
+    /// The process's events.
+    pub events: Arc<Events>,
     /// The worker's access log.
     pub log: Rc<AccessLog>,
     /// `timeouts.store`
@@ -131,7 +136,7 @@ impl Proxy {
     /// # Errors
     /// A header prefix that makes no header names.
     pub fn new(options: ProxyOptions, parts: Parts) -> Result<Self, String> {
-        let Parts { store, lines, drain, counters, log, store_deadline } = parts;
+        let Parts { store, lines, drain, counters, events, log, store_deadline } = parts;
         let prefix = options.session.as_ref().map_or("X-Session", |session| session.header_prefix.as_str());
         let claims = options.routes.iter().flat_map(|route| route.claims.iter().map(|(name, _)| name));
         let reserved = Rc::new(ReservedNames::new(prefix, claims));
@@ -148,6 +153,7 @@ impl Proxy {
                     lines,
                     drain: drain.clone(),
                     counters: Arc::clone(&counters),
+                    events,
                     deadline: store_deadline,
                 };
                 Some(Rc::new(Sessions::new(
@@ -199,7 +205,7 @@ impl Proxy {
         let opened = self.open_session(route, &head.headers, head.uri.path(), &received, trace).await?;
         match &self.sessions {
             Some(sessions) => sessions.settle_cookies(&mut head.headers),
-            None => settle_cookies(&mut head.headers, None),
+            None => settle_cookies(&mut head.headers, &[]),
         }
         if let Some(answer) = self.guard(route, opened.as_ref(), &head.uri) {
             return Ok(answer);
@@ -269,7 +275,7 @@ impl Proxy {
             now: trace.time,
         };
         trace.outcome = "unavailable";
-        let opened = sessions.open(headers, &ask).await?;
+        let opened = sessions.open(headers, path, &ask).await?;
         trace.outcome = "unchanged";
         if opened.base.live.is_some() {
             trace.session = Some(opened.base.sid.clone());

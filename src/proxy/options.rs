@@ -28,8 +28,8 @@ pub struct ProxyOptions {
 /// `[session]` as the proxy needs it.
 #[derive(Debug, Clone)]
 pub struct SessionOptions {
-    /// The cookie's `name`.
-    pub name: String,
+    /// The cookie's `name`, then `accept_names`: read as well, and replaced.
+    pub names: Vec<String>,
     /// `secrets`: the first signs, all verify.
     pub keys: KeyRing,
     /// The pure rules' part: resave, rolling, cookie attributes, ttl, …
@@ -46,6 +46,13 @@ pub struct SessionOptions {
     pub encoding: Encoding,
     /// `headers.signing_key`
     pub signing_key: Option<Secret>,
+}
+
+impl SessionOptions {
+    /// The name under which cookies are set.
+    pub fn name(&self) -> &str {
+        self.names.first().map_or("", String::as_str)
+    }
 }
 
 /// Bytes that never appear in `Debug`.

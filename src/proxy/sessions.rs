@@ -2,12 +2,14 @@
 //!
 //! Decisions are `session`'s, writes are [`super::commit`]'s; this file reads and sets headers. Tests: `tests/it/session_*.rs`.
 
-use super::commit::{Base, CommitError, Committed, Committer, Outcome};
+use super::commit::Committer;
+use super::cookies::{Claimed, Jar, Scope};
 use super::error::ProxyError;
 use super::inject::Names;
 use super::options::{InvalidUpdate, SessionOptions, StoreUnavailable, Unreadable};
+use super::outcome::{Base, CommitError, Committed, Outcome};
 use crate::session::Millis;
-use crate::session::cookie::{self, Presented, ResolvedAttributes};
+use crate::session::cookie::{self, Presented};
 use crate::session::guard::FieldPath;
 use crate::session::json::Json;
 use crate::session::lifecycle::{self, CookieStep, Facts, Live, Plan};
@@ -15,7 +17,7 @@ use crate::session::record::{CookieAttributes, Payload};
 use crate::session::sid::Sid;
 use crate::session::wire::{self, Invalid, Update};
 use crate::store::error::{Kind, Op};
-use crate::store::{Loaded, Lookup, StoreError};
+use crate::store::{Loaded, StoreError};
 use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
 use std::cell::OnceCell;
@@ -29,7 +31,7 @@ pub(super) struct Sessions {
     pub(super) options: SessionOptions,
     pub(super) names: Names,
     /// What a save stores, by whether the request is secure.
-    attributes: [Arc<CookieAttributes>; 2],
+    pub(super) attributes: [Arc<CookieAttributes>; 2],
     pub(super) header_limit: usize,
     pub(super) committer: Rc<Committer>,
     /// Responses that are read on for their trailers' sake although the client has left.
@@ -44,7 +46,8 @@ pub(super) struct Opened {
     pub(super) base: Base,
     pub(super) status: Status,
     client_has_cookie: bool,
-    secure: bool,
+    jar: Jar,
+    pub(super) secure: bool,
     /// The route, the store and the document allow writing.
     writable: bool,
     /// The data as a tree, made when a route first looks into it.
@@ -104,49 +107,56 @@ impl Sessions {
     }
 
     /// Cookie to session. Reads the store only for a cookie that verified.
-    pub(super) async fn open(&self, headers: &HeaderMap, ask: &Ask) -> Result<Opened, ProxyError> {
-        let lines = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
-        let (sid, client_has_cookie) = match cookie::read(lines, &self.options.name, &self.options.keys) {
-            Presented::Valid { sid, .. } => (sid, true),
+    pub(super) async fn open(
+        &self,
+        headers: &HeaderMap,
+        path: &str,
+        ask: &Ask,
+    ) -> Result<Opened, ProxyError> {
+        let lines = || headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+        let names = self.options.names.iter().map(String::as_str);
+        let tickets = match cookie::read(lines, names, &self.options.keys) {
+            Presented::Valid(tickets) => tickets,
             Presented::None => return self.fresh(Status::None, false, ask),
             Presented::Invalid { .. } => {
                 self.committer.counters.cookies_forged.inc();
                 return self.fresh(Status::Invalid, true, ask);
             }
         };
-        match self.committer.store.load(&sid, ask.now).await {
-            Ok(Lookup::Live(loaded)) if self.options.policy.outlived(&loaded.record, ask.now) => {
-                self.fresh(Status::Expired, client_has_cookie, ask)
-            }
-            Ok(Lookup::Live(mut loaded)) => {
+        let scope = Scope { headers, path, secure: ask.secure };
+        match self.claim(tickets, &scope, ask.now).await {
+            Claimed::Live(ticket, mut loaded, jar) => {
                 self.committer.counters.sessions_loaded.inc();
                 self.committer.hide_store_keys(&mut loaded);
-                let base = Base { sid, live: Some(loaded) };
+                let base = Base { sid: ticket.sid, live: Some(*loaded) };
+                let (secure, writable) = (ask.secure, ask.writable);
+                let status = Status::Live;
                 Ok(Opened {
                     base,
-                    status: Status::Live,
-                    client_has_cookie,
-                    secure: ask.secure,
-                    writable: ask.writable,
+                    status,
+                    client_has_cookie: true,
+                    jar,
+                    secure,
+                    writable,
                     data: OnceCell::new(),
                 })
             }
-            Ok(Lookup::Absent) => self.fresh(Status::Expired, client_has_cookie, ask),
-            Ok(Lookup::Unreadable(what)) => {
+            Claimed::Expired => self.fresh(Status::Expired, true, ask),
+            Claimed::Unreadable(sid, what) => {
                 self.committer.counters.sessions_unreadable.inc();
                 tracing::error!(session = %sid, what, "stored session is unreadable; it is left as it is");
                 match self.options.unreadable {
                     Unreadable::Error => Err(ProxyError::Unreadable),
-                    Unreadable::Anonymous => self.read_only(client_has_cookie, ask),
+                    Unreadable::Anonymous => self.read_only(true, ask),
                 }
             }
-            Err(error) => {
+            Claimed::Unknown(sid, error) => {
                 self.committer.counters.store_errors.inc(error.op, error.kind);
                 match ask.store_unavailable {
                     StoreUnavailable::Error => Err(ProxyError::Store(error)),
                     StoreUnavailable::Anonymous => {
                         tracing::warn!(session = %sid, %error, "session store unavailable; the app is asked with an empty session");
-                        self.read_only(client_has_cookie, ask)
+                        self.read_only(true, ask)
                     }
                 }
             }
@@ -156,7 +166,8 @@ impl Sessions {
     fn fresh(&self, status: Status, client_has_cookie: bool, ask: &Ask) -> Result<Opened, ProxyError> {
         let base = Base { sid: new_sid()?, live: None };
         let (secure, writable) = (ask.secure, ask.writable);
-        Ok(Opened { base, status, client_has_cookie, secure, writable, data: OnceCell::new() })
+        let jar = Jar::default();
+        Ok(Opened { base, status, client_has_cookie, jar, secure, writable, data: OnceCell::new() })
     }
 
     /// An empty session that nothing is written for: we do not know what the real one is.
@@ -209,6 +220,7 @@ impl Sessions {
                 self.set_cookie(
                     lifecycle::set_cookie(&self.options.policy, secure, expires),
                     &sid,
+                    opened.jar,
                     secure,
                     &mut answer,
                 );
@@ -216,7 +228,7 @@ impl Sessions {
             }
         };
         let cookie = self.cookie_after(&committed, cookie, secure, client_has_cookie);
-        let withheld = self.set_cookie(cookie, &committed.base.sid, secure, headers);
+        let withheld = self.set_cookie(cookie, &committed.base.sid, opened.jar, secure, headers);
         Ok(Closed { base: committed.base, outcome: committed.outcome, withheld })
     }
 
@@ -246,7 +258,7 @@ impl Sessions {
         }
     }
 
-    fn counted(&self, error: StoreError) -> StoreError {
+    pub(super) fn counted(&self, error: StoreError) -> StoreError {
         self.committer.counters.store_errors.inc(error.op, error.kind);
         error
     }
@@ -288,56 +300,22 @@ impl Sessions {
             })
         })
     }
-
-    /// Commits the update of a trailer.
-    pub(super) async fn close_trailer(
-        &self,
-        opened: &Opened,
-        update: Update,
-        now: Millis,
-    ) -> Result<(), TrailerFault> {
-        let attributes = &self.attributes[usize::from(opened.secure)];
-        let write = lifecycle::decide_trailer(&self.options.policy, attributes, opened.facts(now), &update)
-            .map_err(TrailerFault::Invalid)?;
-        match self.committer.commit(opened.base.clone(), write, Some(update), now, true).await {
-            Ok(_) => Ok(()),
-            Err(CommitError::Invalid(invalid)) => Err(TrailerFault::Invalid(invalid)),
-            Err(CommitError::Store(error) | CommitError::HalfRegenerated { error, .. }) => {
-                Err(TrailerFault::Store(self.counted(error)))
-            }
-        }
-    }
-
-    /// Appends our Set-Cookie after the app's own. `true`: it was due, and withheld.
-    fn set_cookie(&self, step: CookieStep, sid: &Sid, secure: bool, headers: &mut HeaderMap) -> bool {
-        let attributes =
-            || -> ResolvedAttributes<'_> { cookie::resolve(&self.options.policy.cookie, secure) };
-        let value = match step {
-            CookieStep::Leave => return false,
-            CookieStep::Withheld => return true,
-            CookieStep::Clear => cookie::render_clear_cookie(&self.options.name, &attributes()),
-            CookieStep::Set { expires } => {
-                cookie::render_set_cookie(&self.options.name, sid, &self.options.keys, &attributes(), expires)
-            }
-        };
-        headers.append(SET_COOKIE, value);
-        false
-    }
-}
-
-pub(super) enum TrailerFault {
-    Invalid(Invalid),
-    Store(StoreError),
 }
 
 impl Opened {
-    fn facts(&self, now: Millis) -> Facts<'_> {
+    pub(super) fn facts(&self, now: Millis) -> Facts<'_> {
         let live = self
             .base
             .live
             .as_ref()
             .map(|loaded: &Loaded| Live { record: &loaded.record, touched_at: loaded.touched_at });
-        Facts { live, client_has_cookie: self.client_has_cookie, secure: self.secure, now }
+        Facts {
+            live,
+            client_has_cookie: self.client_has_cookie,
+            stale_cookie: self.jar.stale,
+            secure: self.secure,
+            now,
+        }
     }
 
     /// The same session after the head's commit, for a trailer.
@@ -345,7 +323,15 @@ impl Opened {
         // What the head's commit found gone, or destroyed itself, no trailer brings back.
         let writable = writable && !matches!(closed.outcome, Outcome::Vanished | Outcome::Destroyed);
         let base = closed.base;
-        Self { base, status: Status::Live, client_has_cookie: true, secure, writable, data: OnceCell::new() }
+        Self {
+            base,
+            status: Status::Live,
+            client_has_cookie: true,
+            jar: Jar::default(),
+            secure,
+            writable,
+            data: OnceCell::new(),
+        }
     }
 
     pub(super) fn is_writable(&self) -> bool {

@@ -4,9 +4,13 @@
 
 use super::body::BodyError;
 use super::options::InvalidUpdate;
-use super::sessions::{Opened, Sessions, TrailerFault};
+use super::outcome::CommitError;
+use super::sessions::{Opened, Sessions};
 use crate::drain::Drain;
-use crate::session::wire::Invalid;
+use crate::session::Millis;
+use crate::session::lifecycle;
+use crate::session::wire::{Invalid, Update};
+use crate::store::StoreError;
 use http::HeaderMap;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -77,6 +81,27 @@ impl TrailerCommit {
         match &mut self.task {
             Some(task) => task.as_mut().poll(cx),
             None => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+enum TrailerFault {
+    Invalid(Invalid),
+    Store(StoreError),
+}
+
+impl Sessions {
+    /// Commits the update of a trailer.
+    async fn close_trailer(&self, opened: &Opened, update: Update, now: Millis) -> Result<(), TrailerFault> {
+        let attributes = &self.attributes[usize::from(opened.secure)];
+        let write = lifecycle::decide_trailer(&self.options.policy, attributes, opened.facts(now), &update)
+            .map_err(TrailerFault::Invalid)?;
+        match self.committer.commit(opened.base.clone(), write, Some(update), now, true).await {
+            Ok(_) => Ok(()),
+            Err(CommitError::Invalid(invalid)) => Err(TrailerFault::Invalid(invalid)),
+            Err(CommitError::Store(error) | CommitError::HalfRegenerated { error, .. }) => {
+                Err(TrailerFault::Store(self.counted(error)))
+            }
         }
     }
 }

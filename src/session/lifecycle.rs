@@ -106,6 +106,9 @@ pub struct Facts<'a> {
     pub live: Option<Live<'a>>,
     /// The client sent at least one cookie of the session's name, good or bad.
     pub client_has_cookie: bool,
+    /// The browser should hold another cookie than the one it sent: that one was signed by an old secret or bears an old name, or
+    /// has a twin that is to be forgotten. Sets the cookie as `rolling` does, for this response.
+    pub stale_cookie: bool,
     /// The request is secure (contract §6).
     pub secure: bool,
     /// The moment of the decision.
@@ -262,7 +265,7 @@ pub fn decide_response(
         );
     }
     let expires = evolved.record.cookie.expires;
-    let due = policy.rolling || update.max_age.is_some() || (evolved.modified && expires.is_some());
+    let due = policy.rolling || facts.stale_cookie || update.max_age.is_some() || (evolved.modified && expires.is_some());
     let cookie = if due { set_cookie(policy, facts.secure, expires) } else { CookieStep::Leave };
     if evolved.modified || update.save || policy.resave {
         return Ok(Plan { write: Write::Save(evolved), cookie });
@@ -381,7 +384,8 @@ fn decide_untouched(policy: &Policy, facts: Facts<'_>, live: Live<'_>) -> Plan {
     } else {
         Write::Nothing
     };
-    let cookie = if policy.rolling { set_cookie(policy, facts.secure, expires) } else { CookieStep::Leave };
+    let due = policy.rolling || facts.stale_cookie;
+    let cookie = if due { set_cookie(policy, facts.secure, expires) } else { CookieStep::Leave };
     Plan { write, cookie }
 }
 

@@ -11,105 +11,31 @@
 
 mod embedded;
 pub mod error;
+mod file;
 mod memory;
 mod mongo;
+mod options;
+mod redis;
+mod seal;
+pub mod survey;
 
 pub use error::StoreError;
+pub use options::{
+    Acknowledge, AutoRemove, CryptoOptions, FileOptions, IdHash, KrupteinHash, KrupteinOptions, MongoOptions,
+    RedisOptions, StoreKind, StoreOptions, TextEncoding, TransformId, WriteConcernOptions,
+};
 
 use crate::drain::Drain;
 use crate::session::Millis;
 use crate::session::record::Record;
 use crate::session::sid::Sid;
 use embedded::Embedded;
+use file::{Files, FilesShared};
 use memory::Memory;
 use mongo::{Mongo, MongoShared};
-use std::fmt;
-use std::path::PathBuf;
+use redis::{Redis, RedisShared};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// What the store is and how long one operation may take.
-#[derive(Debug, Clone)]
-pub struct StoreOptions {
-    /// Which backend.
-    pub kind: StoreKind,
-    /// `timeouts.store`: one operation, waiting included.
-    pub deadline: Duration,
-    /// `limits.session`: bytes of one stored payload.
-    pub max_payload: usize,
-}
-
-/// The backends.
-#[derive(Debug, Clone)]
-pub enum StoreKind {
-    /// Bounded, gone at exit. `max_bytes` of payloads; past it the sessions that end soonest go first.
-    Memory {
-        /// Bytes of sids and payloads together, with a fixed surcharge for each session's bookkeeping.
-        max_bytes: usize,
-    },
-    /// One crash-safe file.
-    Embedded {
-        /// `store.path`
-        path: PathBuf,
-    },
-    /// A MongoDB collection in connect-mongo's format.
-    Mongodb(MongoOptions),
-}
-
-/// connect-mongo's options.
-#[derive(Clone)]
-pub struct MongoOptions {
-    /// `mongodb://` or `mongodb+srv://`; may hold a password, so `Debug` masks it.
-    pub url: String,
-    /// `database`; `None` is the one in the URL, else `test` as the Node driver has it.
-    pub database: Option<String>,
-    /// `collection`, default `sessions`
-    pub collection: String,
-    /// `stringify`: the session as a JSON string (true) or as a sub-document.
-    pub stringify: bool,
-    /// `timestamps`: keep `createdAt` and `updatedAt`.
-    pub timestamps: bool,
-    /// `touch_after` > 0: keep `lastModified`.
-    pub touch_after: Millis,
-    /// `auto_remove`
-    pub auto_remove: AutoRemove,
-    /// `write_concern`; `None` is the URL's, else the server's default (`majority` on replica sets).
-    pub write_concern: Option<WriteConcernOptions>,
-}
-
-/// connect-mongo's `writeOperationOptions`: when a write counts as done. What is `None` is the server's default.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct WriteConcernOptions {
-    /// `w`
-    pub w: Option<Acknowledge>,
-    /// `j`: also in the journal on disk.
-    pub journal: Option<bool>,
-    /// `wtimeout`
-    pub timeout: Option<Duration>,
-}
-
-/// `w`: who has to have a write. Never nobody: a response waits for its write.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Acknowledge {
-    /// So many nodes, at least one.
-    Nodes(u32),
-    /// Most of the replica set.
-    Majority,
-    /// A write concern that the replica set's configuration names.
-    Named(String),
-}
-
-/// connect-mongo's `autoRemove`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AutoRemove {
-    /// A TTL index on `expires`.
-    Native,
-    /// A `deleteMany` every so often.
-    Interval(Duration),
-    /// Nobody removes anything.
-    Disabled,
-}
 
 /// The answer to `load`.
 #[derive(Debug, Clone)]
@@ -177,6 +103,8 @@ pub(crate) enum VersionKind {
     Revision(u64),
     /// mongodb: the exact stored `session` value
     Mongo(Arc<bson::RawBson>),
+    /// redis, file: the exact stored text
+    Text(Arc<str>),
 }
 
 /// What all workers of the process share: the data of `memory`, the file of `embedded`, the settings of `mongodb`.
@@ -186,6 +114,8 @@ enum Shared {
     Memory(Arc<Memory>),
     Embedded(Arc<Embedded>),
     Mongodb(Arc<MongoShared>),
+    Redis(Arc<RedisShared>),
+    File(Arc<FilesShared>),
 }
 
 /// One worker's door to the store. Cheap to clone; stays in the worker's thread.
@@ -197,6 +127,8 @@ enum Backend {
     Memory(Arc<Memory>),
     Embedded(Arc<Embedded>),
     Mongodb(Rc<Mongo>),
+    Redis(Rc<Redis>),
+    File(Rc<Files>),
 }
 
 /// Is this a MongoDB URL that the driver takes? For the configuration's check: connects to nothing.
@@ -205,6 +137,14 @@ enum Backend {
 /// What is wrong with it; the text never holds the URL's password.
 pub fn check_mongodb_url(url: &str) -> Result<(), String> {
     mongo::check_url(url)
+}
+
+/// Is this a Redis URL that the driver takes? For the configuration's check: connects to nothing.
+///
+/// # Errors
+/// What is wrong with it; the text never holds the URL's password.
+pub fn check_redis_url(url: &str) -> Result<(), String> {
+    redis::check_url(url)
 }
 
 impl SharedStore {
@@ -222,6 +162,12 @@ impl SharedStore {
             StoreKind::Mongodb(mongo) => {
                 Shared::Mongodb(Arc::new(MongoShared::new(mongo, deadline, max_payload)?))
             }
+            StoreKind::Redis(redis) => {
+                Shared::Redis(Arc::new(RedisShared::new(redis, deadline, max_payload)?))
+            }
+            StoreKind::File(files) => {
+                Shared::File(Arc::new(FilesShared::open(files, deadline, max_payload)?))
+            }
         }))
     }
 
@@ -231,6 +177,8 @@ impl SharedStore {
             Shared::Memory(memory) => Backend::Memory(Arc::clone(memory)),
             Shared::Embedded(embedded) => Backend::Embedded(Arc::clone(embedded)),
             Shared::Mongodb(shared) => Backend::Mongodb(Mongo::attach(shared, drain)),
+            Shared::Redis(shared) => Backend::Redis(Redis::attach(shared, drain)),
+            Shared::File(shared) => Backend::File(Files::attach(shared, drain)),
         })
     }
 
@@ -253,6 +201,8 @@ impl Store {
             Backend::Memory(memory) => Ok(memory.load(sid, now)),
             Backend::Embedded(embedded) => embedded.load(sid, now),
             Backend::Mongodb(mongo) => mongo.load(sid, now).await,
+            Backend::Redis(redis) => redis.load(sid, now).await,
+            Backend::File(files) => files.load(sid, now).await,
         }
     }
 
@@ -271,6 +221,8 @@ impl Store {
             Backend::Memory(memory) => memory.create(sid, record, expires_at, now),
             Backend::Embedded(embedded) => embedded.create(sid, record, expires_at, now).await,
             Backend::Mongodb(mongo) => mongo.create(sid, record, expires_at, now).await,
+            Backend::Redis(redis) => redis.create(sid, record, expires_at, now).await,
+            Backend::File(files) => files.create(sid, record, expires_at, now).await,
         }
     }
 
@@ -290,6 +242,8 @@ impl Store {
             Backend::Memory(memory) => memory.update(sid, expected, record, expires_at, now),
             Backend::Embedded(embedded) => embedded.update(sid, expected, record, expires_at, now).await,
             Backend::Mongodb(mongo) => mongo.update(sid, expected, record, expires_at, now).await,
+            Backend::Redis(redis) => redis.update(sid, expected, record, expires_at, now).await,
+            Backend::File(files) => files.update(sid, expected, record, expires_at, now).await,
         }
     }
 
@@ -309,6 +263,8 @@ impl Store {
             Backend::Memory(memory) => Ok(memory.touch(sid, &loaded.version, expires_at, now)),
             Backend::Embedded(embedded) => embedded.touch(sid, &loaded.version, expires_at, now),
             Backend::Mongodb(mongo) => mongo.touch(sid, loaded, expires_at, now).await,
+            Backend::Redis(redis) => redis.touch(sid, loaded, expires_at, now).await,
+            Backend::File(files) => files.touch(sid, loaded, expires_at, now).await,
         }
     }
 
@@ -321,6 +277,8 @@ impl Store {
             Backend::Memory(memory) => Ok(memory.destroy(sid)),
             Backend::Embedded(embedded) => embedded.destroy(sid).await,
             Backend::Mongodb(mongo) => mongo.destroy(sid).await,
+            Backend::Redis(redis) => redis.destroy(sid).await,
+            Backend::File(files) => files.destroy(sid).await,
         }
     }
 
@@ -339,6 +297,8 @@ impl Store {
             Backend::Memory(memory) => Ok(memory.destroy_if(sid, expected, now)),
             Backend::Embedded(embedded) => embedded.destroy_if(sid, expected, now).await,
             Backend::Mongodb(mongo) => mongo.destroy_if(sid, expected, now).await,
+            Backend::Redis(redis) => redis.destroy_if(sid, expected, now).await,
+            Backend::File(files) => files.destroy_if(sid, expected, now).await,
         }
     }
 
@@ -351,21 +311,9 @@ impl Store {
             Backend::Memory(_) => Ok(()),
             Backend::Embedded(embedded) => embedded.ping(),
             Backend::Mongodb(mongo) => mongo.ping().await,
+            Backend::Redis(redis) => redis.ping().await,
+            Backend::File(files) => files.ping().await,
         }
-    }
-}
-
-impl fmt::Debug for MongoOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MongoOptions")
-            .field("url", &"(masked)")
-            .field("database", &self.database)
-            .field("collection", &self.collection)
-            .field("stringify", &self.stringify)
-            .field("timestamps", &self.timestamps)
-            .field("touch_after", &self.touch_after)
-            .field("auto_remove", &self.auto_remove)
-            .finish()
     }
 }
 

@@ -52,6 +52,34 @@ impl Labelled {
     }
 }
 
+/// How often each secret verified the cookie of a live session, and when last. The first sixteen secrets; later ones count as the
+/// sixteenth.
+#[derive(Debug, Default)]
+pub struct KeyUses([KeyUse; 16]);
+
+#[derive(Debug, Default)]
+struct KeyUse {
+    verified: AtomicU64,
+    /// Seconds since 1970; 0: never.
+    last: AtomicU64,
+}
+
+impl KeyUses {
+    /// The secret with this index verified a cookie; `now` is in milliseconds.
+    pub fn verified(&self, index: usize, now: i64) {
+        let key = &self.0[index.min(self.0.len() - 1)];
+        key.verified.fetch_add(1, Ordering::Relaxed);
+        key.last.store(u64::try_from(now / 1000).unwrap_or_default(), Ordering::Relaxed);
+    }
+
+    /// How often, and when last, over all workers.
+    fn sum(workers: &[&Counters], index: usize) -> (u64, u64) {
+        let keys = || workers.iter().map(|worker| &worker.cookie_keys.0[index]);
+        let verified = keys().map(|key| key.verified.load(Ordering::Relaxed)).sum();
+        (verified, keys().map(|key| key.last.load(Ordering::Relaxed)).max().unwrap_or_default())
+    }
+}
+
 /// What is counted. Names and meanings in Prometheus's words: [`render`].
 #[derive(Debug, Default)]
 #[expect(missing_docs, reason = "the HELP texts below say it, and a test checks that each field has one")]
@@ -78,10 +106,16 @@ pub struct Counters {
     pub sessions_regenerated: Counter,
     pub sessions_vanished: Counter,
     pub sessions_unreadable: Counter,
+    pub events_create: Counter,
+    pub events_update: Counter,
+    pub events_set: Counter,
+    pub events_touch: Counter,
+    pub events_destroy: Counter,
     pub cookies_forged: Counter,
     pub updates_invalid: Counter,
     pub update_conflicts: Counter,
     pub access_lines_dropped: Counter,
+    pub cookie_keys: KeyUses,
     pub store_errors: Labelled,
     pub upstream_errors: Labelled,
 }
@@ -119,6 +153,37 @@ pub fn render<'a>(workers: impl IntoIterator<Item = &'a Counters>) -> String {
     for (name, kind, help, pick) in SINGLE {
         text.family(name, kind, help);
         text.sample(name, "", sum(*pick));
+    }
+    text.family(
+        "session_events_total",
+        "counter",
+        "Acknowledged changes of stored sessions, in express-session's words.",
+    );
+    text.sample("session_events_total", "{event=\"create\"}", sum(|c| &c.events_create));
+    text.sample("session_events_total", "{event=\"update\"}", sum(|c| &c.events_update));
+    text.sample("session_events_total", "{event=\"set\"}", sum(|c| &c.events_set));
+    text.sample("session_events_total", "{event=\"touch\"}", sum(|c| &c.events_touch));
+    text.sample("session_events_total", "{event=\"destroy\"}", sum(|c| &c.events_destroy));
+    // An old secret whose last use lies further back than the longest cookie may go.
+    let uses: Vec<(usize, (u64, u64))> = (0..16)
+        .map(|index| (index, KeyUses::sum(&workers, index)))
+        .filter(|(index, use_)| *index == 0 || use_.0 > 0)
+        .collect();
+    text.family(
+        "cookie_key_verified_total",
+        "counter",
+        "Cookies of live sessions by the secret that signed them, the signing one first.",
+    );
+    for (index, (verified, _)) in &uses {
+        text.sample("cookie_key_verified_total", &format!("{{key=\"{index}\"}}"), *verified);
+    }
+    text.family(
+        "cookie_key_last_verified_timestamp_seconds",
+        "gauge",
+        "When that was last; 0: not since the start.",
+    );
+    for (index, (_, last)) in &uses {
+        text.sample("cookie_key_last_verified_timestamp_seconds", &format!("{{key=\"{index}\"}}"), *last);
     }
     text.labelled(
         "store_errors_total",
@@ -258,6 +323,15 @@ mod tests {
         for class in [100, 200, 300, 400, 500] {
             (0..7).for_each(|_| counters.response(class));
         }
+        let events: [fn(&Counters) -> &Counter; 5] = [
+            |c| &c.events_create,
+            |c| &c.events_update,
+            |c| &c.events_set,
+            |c| &c.events_touch,
+            |c| &c.events_destroy,
+        ];
+        events.iter().for_each(|pick| pick(&counters).add(7));
+        (0..7).for_each(|_| counters.cookie_keys.verified(0, 7000));
         (0..7).for_each(|_| counters.store_errors.inc("load", "timeout"));
         (0..7).for_each(|_| counters.upstream_errors.inc("app", "connect"));
         let rendered = render([&counters]);

@@ -145,11 +145,49 @@ def over_plain_http(browser, pages):
     expect("exit code", sidecar.stop(), 0)
 
 
+def twins(browser, pages):
+    """A stale cookie with another path and domain stands before the live one: the user stays, the stale one goes."""
+    sidecar = Sidecar(pages.app.port, store_toml("memory")).start()
+    here = f"http://shop.example.localhost:{sidecar.port}"
+
+    def ours():
+        return [cookie for cookie in browser.cookies() if cookie["name"] == "connect.sid"]
+
+    browser.open(f"{here}/inc/n")
+    stale = ours()[0]["value"]
+    browser.open(f"{here}/logout")
+    expect("a new session", browser.open(f"{here}/inc/n"), '{"n": 1}')
+    for path, domain in (("/inc", None), ("/inc/n", ".example.localhost"), ("/", "shop.example.localhost")):
+        twin = {"name": "connect.sid", "value": stale, "path": path, "httpOnly": True}
+        browser.call("POST", "/cookie", {"cookie": twin | ({"domain": domain} if domain else {})})
+    expect("cookies with stale twins", len(ours()), 4)
+    expect("the session goes on", browser.open(f"{here}/inc/n"), '{"n": 2}')
+    expect("the twins are forgotten", [(cookie["path"], cookie["value"] == stale) for cookie in ours()], [("/", False)])
+    expect("the session still goes on", browser.open(f"{here}/inc/n"), '{"n": 3}')
+    expect("exit code", sidecar.stop(), 0)
+
+
+def older_name(browser, pages):
+    """A sidecar that takes over from one with another cookie name: nobody is logged out."""
+    store = f'kind = "embedded"\npath = "{folder()}/sessions.redb"'
+    before = Sidecar(pages.app.port, store).start()
+    browser.open(f"http://renamed.localhost:{before.port}/inc/n")
+    expect("exit code", before.stop(), 0)
+    after = Sidecar(pages.app.port, store, session='name = "app.sid"\naccept_names = ["connect.sid"]').start()
+    here = f"http://renamed.localhost:{after.port}"
+    expect("the session goes on under a new name", browser.open(f"{here}/inc/n"), '{"n": 2}')
+    expect("names of the cookies", [cookie["name"] for cookie in browser.cookies()], ["app.sid"])
+    expect("and goes on", browser.open(f"{here}/inc/n"), '{"n": 3}')
+    expect("exit code", after.stop(), 0)
+
+
 def main():
     pages = Pages()
     browser = Browser()
     over_tls(browser, pages)
     over_plain_http(browser, pages)
+    twins(browser, pages)
+    older_name(browser, pages)
 
 
 if __name__ == "__main__":

@@ -158,7 +158,7 @@ fn the_defaults_are_the_contracts() {
     assert_eq!(proxy.session_header_limit, 8192);
     assert!(proxy.upstreams[0].max_response_head > (1 << 20) * 4 / 3);
     let session = proxy.session.unwrap();
-    assert_eq!((session.name.as_str(), session.header_prefix.as_str()), ("connect.sid", "X-Session"));
+    assert_eq!((session.name(), session.header_prefix.as_str()), ("connect.sid", "X-Session"));
     assert_eq!((session.proxy, session.forward_cookie), (None, false));
     assert_eq!((session.unreadable, session.encoding), (Unreadable::Anonymous, Encoding::Json));
     assert!(session.signing_key.is_none());
@@ -214,7 +214,7 @@ fn every_key_reaches_its_option() {
     let proxy = config.proxy;
     assert_eq!((proxy.underscore_headers, proxy.forwarded), (UnderscoreHeaders::Reject, true));
     let session = proxy.session.unwrap();
-    assert_eq!((session.name.as_str(), session.header_prefix.as_str()), ("__Host-sid", "X-Coat"));
+    assert_eq!((session.name(), session.header_prefix.as_str()), ("__Host-sid", "X-Coat"));
     assert_eq!((session.proxy, session.forward_cookie), (Some(false), true));
     assert_eq!((session.unreadable, session.encoding), (Unreadable::Error, Encoding::Base64url));
     assert!(session.signing_key.is_some());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 const FLOORS: &[(u8, &[&str])] = &[
     (0, &["session", "headers"]),
-    (1, &["telemetry", "drain", "socket"]),
+    (1, &["telemetry", "drain", "events", "socket"]),
     (2, &["store", "upstream", "route", "server"]),
     (3, &["proxy", "admin"]),
     (4, &["config"]),

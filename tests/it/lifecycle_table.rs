@@ -104,7 +104,7 @@ fn words(policy: &Policy, live: Option<&Record>, update: Option<&Update>) -> Wor
 #[test]
 fn every_combination_is_what_the_contract_says() {
     let mut rows = 0;
-    for bits in 0..2_u32.pow(9) {
+    for bits in 0..2_u32.pow(10) {
         let flag = |index: u32| bits >> index & 1 == 1;
         let mut policy = policy();
         policy.resave = flag(0);
@@ -114,10 +114,11 @@ fn every_combination_is_what_the_contract_says() {
         policy.cookie.secure = if flag(4) { Secure::Always } else { Secure::Auto };
         policy.touch_after = if flag(5) { 1000 } else { 0 };
         let (secure, has_expiry, client_has_cookie) = (flag(6), flag(7), flag(8));
+        let stale_cookie = flag(9);
         let stored = record(has_expiry.then_some(AGE));
         for live in [None, Some(&stored)] {
             // A live session was presented by a cookie.
-            if live.is_some() && !client_has_cookie {
+            if (live.is_some() && !client_has_cookie) || (live.is_none() && stale_cookie) {
                 continue;
             }
             for touched_at in [None, Some(NOW - 500), Some(NOW - 1000)] {
@@ -125,6 +126,7 @@ fn every_combination_is_what_the_contract_says() {
                     let facts = Facts {
                         live: live.map(|record| Live { record, touched_at }),
                         client_has_cookie,
+                        stale_cookie,
                         secure,
                         now: NOW,
                     };
@@ -190,7 +192,7 @@ fn check(policy: &Policy, facts: Facts<'_>, update: Option<&Update>, plan: &Plan
     let expires = age.map(|age| NOW + age);
     let sets = match live {
         Some(_) if asked.regenerate || asked.max_age.is_some() => true,
-        Some(_) => policy.rolling || (modified && expires.is_some()),
+        Some(_) => policy.rolling || facts.stale_cookie || (modified && expires.is_some()),
         None => policy.save_uninitialized || modified || asked.save,
     };
     let expected = match (sets, may_set) {
@@ -214,6 +216,7 @@ fn decide(policy: &Policy, live: Option<&Record>, update: Option<&Update>) -> Re
     let facts = Facts {
         live: live.map(|record| Live { record, touched_at: None }),
         client_has_cookie: live.is_some(),
+        stale_cookie: false,
         secure: true,
         now: NOW,
     };
@@ -279,7 +282,8 @@ fn trailers_do_what_needs_no_cookie() {
     let stored = record(Some(AGE));
     for (name, update) in updates() {
         let Some(update) = update else { continue };
-        let facts = |live| Facts { live, client_has_cookie: true, secure: true, now: NOW };
+        let facts =
+            |live| Facts { live, client_has_cookie: true, stale_cookie: false, secure: true, now: NOW };
         let on_live = decide_trailer(
             &policy,
             &attributes,

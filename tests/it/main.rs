@@ -20,8 +20,11 @@ mod trust_table;
 // The sidecar on the wire.
 mod body_streaming;
 mod client_disconnect;
+mod cookie_comforts;
 mod cookie_forgery;
+mod doctor;
 mod drain;
+mod events;
 mod expect_continue;
 mod framing_wire;
 mod head_204_304;

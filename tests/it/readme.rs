@@ -47,8 +47,15 @@ address = "127.0.0.1:9901"
 "##;
 
 /// Tables that the reference lists with their parent, as dotted keys.
-const INLINE_TABLES: [(&str, &str); 4] =
-    [("[[listener]]", "tls"), ("[[route]]", "otherwise"), ("[[route]]", "limits"), ("[[route]]", "timeouts")];
+const INLINE_TABLES: [(&str, &str); 5] = [
+    ("[[listener]]", "tls"),
+    ("[store.crypto]", "kruptein"),
+    ("[[route]]", "otherwise"),
+    ("[[route]]", "limits"),
+    ("[[route]]", "timeouts"),
+];
+
+const MONGODB: &str = "kind = 'mongodb'\nurl = 'mongodb://127.0.0.1/app'";
 
 /// A folder that holds what the examples name, gone at the end.
 struct Folder(PathBuf);
@@ -156,6 +163,11 @@ fn reference() -> BTreeMap<String, BTreeMap<String, String>> {
 }
 
 fn with_line(section: &str, lines: &str) -> String {
+    // A table of one kind of store only.
+    if section == "[store.crypto]" {
+        let secret = "s".repeat(43);
+        return with_line("[store]", &format!("{MONGODB}\n[store.crypto]\nsecret = '{secret}'\n{lines}"));
+    }
     let marker = format!("#{section}\n");
     assert!(
         EVERY_SECTION.contains(&marker),
@@ -187,17 +199,18 @@ fn is_for_routes(folder: &Folder, key: &str) -> bool {
 }
 
 /// What a key cannot stand without.
-fn prelude(section: &str, key: &str) -> &'static str {
+fn prelude(section: &str, key: &str) -> String {
     match (section, key) {
-        ("[store]", "max_memory") => "kind = 'memory'",
-        ("[store]", "auto_remove_interval") => {
-            "kind = 'mongodb'\nurl = 'mongodb://127.0.0.1/app'\nauto_remove = 'interval'"
+        ("[store]", "max_memory") => "kind = 'memory'".to_owned(),
+        ("[store]", "auto_remove_interval") => format!("{MONGODB}\nauto_remove = 'interval'"),
+        ("[store]", "collection" | "stringify" | "timestamps" | "auto_remove") => MONGODB.to_owned(),
+        ("[store]", "prefix" | "disable_touch") => "kind = 'redis'\nurl = 'redis://127.0.0.1'".to_owned(),
+        ("[store]", "reap_interval") => "kind = 'file'".to_owned(),
+        ("[store.crypto]", "kruptein.hashing" | "kruptein.encodeas") => {
+            format!("kruptein.secret = '{}'", "k".repeat(43))
         }
-        ("[store]", "collection" | "stringify" | "timestamps" | "auto_remove") => {
-            "kind = 'mongodb'\nurl = 'mongodb://127.0.0.1/app'"
-        }
-        ("[[route]]", "otherwise.status") => "require = ['user']",
-        _ => "",
+        ("[[route]]", "otherwise.status") => "require = ['user']".to_owned(),
+        _ => String::new(),
     }
 }
 
@@ -268,7 +281,7 @@ fn documented_defaults_are_the_real_ones() {
                 _ => continue,
             };
             let prelude = prelude(&section, &key);
-            let without = show(&with_line(&section, prelude));
+            let without = show(&with_line(&section, &prelude));
             let with = show(&with_line(&section, &format!("{prelude}\n{key} = {default}")));
             assert_eq!(with, without, "{section} {key} = {default} is not the default");
             compared += 1;

@@ -1,4 +1,4 @@
-//! Request side: finding the cookies of the session's name, the first that verifies, and what remains without them.
+//! Request side: finding the cookies of the session's names, those that verify, and what remains without them.
 //!
 //! npm `cookie` 0.7 cuts a header at every `;` whatever quotes say, takes the first `=` of a piece, and drops pieces without one.
 //! It never fails, so this never does. Lines of several Cookie headers and HTTP/2 crumbs mean the same as one joined with `; `.
@@ -20,14 +20,46 @@ pub enum Presented {
         /// How many there are.
         count: usize,
     },
-    /// The first cookie whose signature verifies.
-    Valid {
-        /// The sid it holds.
-        sid: Sid,
-        /// Index of the secret that signed it; not 0: an old one.
-        key: usize,
-    },
+    /// At least one whose signature verifies.
+    Valid(Tickets),
 }
+
+/// The cookies that verify, each sid once: those of the session's name in the order of the header, then those of older names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tickets {
+    /// The one that npm `cookie` would have taken, had the others not been there.
+    pub first: Ticket,
+    /// Twins with other sids; rare, and at most three.
+    pub others: Vec<Ticket>,
+    /// A bit for each name (bit 0 is the session's own) of which a cookie came that is not ours.
+    strangers: u32,
+}
+
+/// A cookie that verifies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ticket {
+    /// The sid it holds.
+    pub sid: Sid,
+    /// Index of the secret that signed it; not 0: an old one.
+    pub key: usize,
+    /// 0: the session's name; others: 1 more than the index in `accept_names`.
+    pub name: usize,
+}
+
+impl Tickets {
+    /// Are all cookies of this name ours? Only then may the browser be told to forget cookies of it: another app on a parent domain
+    /// or path may use the same name.
+    pub fn all_ours(&self, name: usize) -> bool {
+        self.strangers & bit(name) == 0
+    }
+}
+
+fn bit(name: usize) -> u32 {
+    1 << name.min(31)
+}
+
+/// Different sids that are looked at.
+const MOST_TICKETS: usize = 4;
 
 /// Why a cookie of the name does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,24 +70,56 @@ pub enum Fault {
     Forged,
 }
 
-/// Reads the session cookie from the values of all `Cookie` lines.
+/// Reads the session cookies from the values of all `Cookie` lines, which are gone through once for each name. `names`: the session's name, then the older ones that count too.
 ///
-/// Where npm `cookie` takes the first cookie of a name, the first that verifies wins here: a stale or planted twin with another
-/// path must not lock a user out.
-pub fn read<'a>(lines: impl IntoIterator<Item = &'a [u8]>, name: &str, keys: &KeyRing) -> Presented {
+/// Where npm `cookie` takes the first cookie of a name, all that verify are given here: a stale or planted twin with another path
+/// must not lock a user out.
+pub fn read<'a, 'n, Lines: IntoIterator<Item = &'a [u8]>>(
+    lines: impl Fn() -> Lines,
+    names: impl IntoIterator<Item = &'n str>,
+    keys: &KeyRing,
+) -> Presented {
     let (mut reason, mut count) = (Fault::Unsigned, 0);
-    for value in lines.into_iter().flat_map(|line| values(line, name)) {
-        count += 1;
-        let value = decode(value);
-        let Some(signed) = value.strip_prefix("s:") else { continue };
-        reason = Fault::Forged;
-        if let Some((sid, key)) = keys.verify(signed)
-            && let Some(sid) = Sid::from_text(sid)
-        {
-            return Presented::Valid { sid, key };
+    let mut found: Option<Tickets> = None;
+    let mut strangers = 0;
+    for (name, text) in names.into_iter().enumerate() {
+        for value in lines().into_iter().flat_map(|line| values(line, text)) {
+            count += 1;
+            match ticket(value, name, keys) {
+                Ok(ticket) => match &mut found {
+                    None => found = Some(Tickets { first: ticket, others: Vec::new(), strangers: 0 }),
+                    Some(tickets) => tickets.add(ticket),
+                },
+                Err(fault) => {
+                    strangers |= bit(name);
+                    if fault == Fault::Forged {
+                        reason = fault;
+                    }
+                }
+            }
         }
     }
-    if count == 0 { Presented::None } else { Presented::Invalid { reason, count } }
+    match found {
+        Some(tickets) => Presented::Valid(Tickets { strangers, ..tickets }),
+        None if count == 0 => Presented::None,
+        None => Presented::Invalid { reason, count },
+    }
+}
+
+fn ticket(value: &[u8], name: usize, keys: &KeyRing) -> Result<Ticket, Fault> {
+    let value = decode(value);
+    let signed = value.strip_prefix("s:").ok_or(Fault::Unsigned)?;
+    let (sid, key) = keys.verify(signed).ok_or(Fault::Forged)?;
+    Ok(Ticket { sid: Sid::from_text(sid).ok_or(Fault::Forged)?, key, name })
+}
+
+impl Tickets {
+    fn add(&mut self, ticket: Ticket) {
+        let known = self.first.sid == ticket.sid || self.others.iter().any(|other| other.sid == ticket.sid);
+        if !known && self.others.len() + 1 < MOST_TICKETS {
+            self.others.push(ticket);
+        }
+    }
 }
 
 /// The decoded value of the first cookie of the name, as `cookie.parse(line)[name]` gives it.
@@ -198,19 +262,46 @@ mod tests {
     }
 
     fn found(lines: &[&str]) -> Presented {
-        read(lines.iter().map(|line| line.as_bytes()), NAME, &keys())
+        read(|| lines.iter().map(|line| line.as_bytes()), [NAME], &keys())
     }
 
-    fn valid(sid: &str, key: usize) -> Presented {
-        Presented::Valid { sid: Sid::from_text(sid).unwrap(), key }
+    /// What is made of cookies of these sids, the first winning, with no stranger among them.
+    fn valid(sids: &[(&str, usize)]) -> Presented {
+        let mut tickets = sids.iter().map(|&(sid, key)| ticket(sid, key, 0));
+        let first = tickets.next().unwrap();
+        Presented::Valid(Tickets { first, others: tickets.collect(), strangers: 0 })
+    }
+
+    fn ticket(sid: &str, key: usize, name: usize) -> Ticket {
+        Ticket { sid: Sid::from_text(sid).unwrap(), key, name }
     }
 
     #[test]
-    fn the_first_cookie_that_verifies_wins() {
+    fn all_cookies_that_verify_are_found_each_sid_once() {
         let (good, old, bad) = (cookie("good", 0), cookie("old", 1), cookie("bad", 2));
-        assert_eq!(found(&[&good, &old]), valid("good", 0));
-        assert_eq!(found(&[&format!("{bad}; {NAME}=x; a=1; {old}; {good}")]), valid("old", 1));
-        assert_eq!(found(&["a=1", &bad, &good]), valid("good", 0));
+        assert_eq!(found(&[&good, &old]), valid(&[("good", 0), ("old", 1)]));
+        assert_eq!(
+            found(&[&format!("{good}; {old}; {good}"), &cookie("old", 0)]),
+            valid(&[("good", 0), ("old", 1)])
+        );
+        let many: Vec<String> = (0..9).map(|n| cookie(&n.to_string(), 0)).collect();
+        assert_eq!(found(&[&many.join("; ")]), valid(&[("0", 0), ("1", 0), ("2", 0), ("3", 0)]));
+        // A stranger changes nothing but that nobody may clean up.
+        let Presented::Valid(tickets) = found(&[&format!("{bad}; {NAME}=x; a=1; {old}; {good}")]) else {
+            panic!()
+        };
+        assert_eq!((&tickets.first, tickets.all_ours(0)), (&ticket("old", 1, 0), false));
+        assert_eq!(tickets.others, [ticket("good", 0, 0)]);
+    }
+
+    #[test]
+    fn older_names_come_after_the_sessions_own() {
+        let lines = [format!("old.sid={}; {}", &cookie("a", 0)[NAME.len() + 1..], cookie("b", 1))];
+        let read = |names: [&str; 2]| read(|| lines.iter().map(|line| line.as_bytes()), names, &keys());
+        let Presented::Valid(tickets) = read([NAME, "old.sid"]) else { panic!() };
+        assert_eq!((tickets.first, tickets.others), (ticket("b", 1, 0), vec![ticket("a", 0, 1)]));
+        let Presented::Valid(tickets) = read(["none.sid", "old.sid"]) else { panic!() };
+        assert_eq!((tickets.first, tickets.others), (ticket("a", 0, 1), vec![]));
     }
 
     #[test]
@@ -313,7 +404,7 @@ mod tests {
         #[test]
         fn no_bytes_are_too_strange(line in prop::collection::vec(any::<u8>(), 0..60), name in "[a-c]{1,2}") {
             let lines = [line.as_slice(), b"a=%", b"b=s:"];
-            let _ = read(lines, &name, &keys());
+            let _ = read(|| lines, [name.as_str(), "a"], &keys());
             let _ = parse_first(&line, &name);
             if let Ok(value) = HeaderValue::from_bytes(&line) {
                 let _ = strip(&value, &name);
@@ -325,7 +416,8 @@ mod tests {
             let mut signed = "s:".to_owned();
             KeyRing::new(vec![[b"new", b"old"][key].to_vec()]).unwrap().sign(&sid, &mut signed);
             let encoded: String = signed.bytes().map(|byte| format!("%{byte:02x}")).collect();
-            prop_assert_eq!(found(&[&format!("{before}; {NAME}={encoded}")]), valid(&sid, key));
+            let Presented::Valid(tickets) = found(&[&format!("{before}; {NAME}={encoded}")]) else { panic!() };
+            prop_assert_eq!(tickets.first, ticket(&sid, key, 0));
         }
     }
 }

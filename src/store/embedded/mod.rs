@@ -8,6 +8,7 @@
 
 mod file;
 mod row;
+pub(super) mod survey;
 #[cfg(test)]
 mod tests;
 mod touches;

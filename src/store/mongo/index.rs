@@ -5,6 +5,7 @@
 
 use super::super::AutoRemove;
 use super::fault::{self, Fault};
+use super::ttl::{self, State};
 use super::{Mongo, date};
 use bson::{Bson, Document, doc};
 use std::rc::{Rc, Weak};
@@ -41,15 +42,8 @@ async fn keep_index(mongo: Weak<Mongo>) {
         match made {
             Ok(Ok(())) | Err(_) => return,
             Ok(Err(fault)) if is_final(&fault) => {
-                let (_, why) = fault.explain();
-                let found = mongo.drain.spawn_local(Rc::clone(&mongo).describe_index()).await;
-                let found = found.unwrap_or_default();
-                tracing::warn!(
-                    %why,
-                    wanted = "{ expires: 1 }, expireAfterSeconds: 0",
-                    %found,
-                    "no TTL index of ours on the session collection; expired sessions may stay stored, they are never served"
-                );
+                let found = mongo.drain.spawn_local(Rc::clone(&mongo).look_at_indexes()).await;
+                report(&mongo, &fault, found.ok());
                 return;
             }
             Ok(Err(fault)) => {
@@ -77,6 +71,28 @@ async fn keep_removing(mongo: Weak<Mongo>, pause: Duration) {
     }
 }
 
+/// Says once what is wrong, unless there is an index that does the work.
+fn report(mongo: &Mongo, refusal: &Fault, found: Option<Result<State, Fault>>) {
+    let (_, why) = refusal.explain();
+    let why = fault::masked(&mongo.shared.options.url, &why);
+    let found = match found {
+        Some(Ok(State::Works)) => {
+            tracing::debug!(%why, "the TTL index is there, made by somebody else");
+            return;
+        }
+        Some(Ok(State::Differs(how))) => how,
+        Some(Ok(State::Missing)) => "no index on expires".to_owned(),
+        Some(Err(_)) | None => "the indexes cannot be listed either".to_owned(),
+    };
+    tracing::warn!(
+        collection = %mongo.shared.options.collection,
+        %why,
+        wanted = ttl::WANTED,
+        %found,
+        "auto_remove = \"native\" cannot make its TTL index; expired sessions may stay stored, they are never served"
+    );
+}
+
 /// Rights are missing, or an index with other options has that key or that name: trying again changes nothing.
 fn is_final(fault: &Fault) -> bool {
     match fault {
@@ -91,28 +107,26 @@ impl Mongo {
     async fn make_index(&self) -> Result<(), Fault> {
         let command = doc! {
             "createIndexes": &self.shared.options.collection,
-            "indexes": [{ "key": { "expires": 1 }, "name": "expires_1", "background": true, "expireAfterSeconds": 0 }],
+            "indexes": [{ "key": { "expires": 1 }, "name": ttl::NAME, "background": true, "expireAfterSeconds": 0 }],
         };
         self.handles().await?.database.run_command(command).await?;
         Ok(())
     }
 
-    /// The index that is in the way, for the operator.
-    async fn describe_index(self: Rc<Self>) -> String {
+    /// What there is, whoever made it. It may be readable for somebody who may not create.
+    async fn look_at_indexes(self: Rc<Self>) -> Result<State, Fault> {
         let command = doc! { "listIndexes": &self.shared.options.collection };
-        let Ok(handles) = self.handles().await else { return String::new() };
-        let Ok(reply) = handles.database.run_command(command).await else { return String::new() };
-        let on_expires = |index: &&Bson| {
-            let index = index.as_document();
-            let key = index.and_then(|index| index.get_document("key").ok());
-            key.is_some_and(|key| key.contains_key("expires"))
-                || index.is_some_and(|index| index.get_str("name").is_ok_and(|name| name == "expires_1"))
+        let reply = match self.handles().await?.database.run_command(command).await {
+            Ok(reply) => reply,
+            // NamespaceNotFound: nobody has stored anything yet.
+            Err(error) if fault::code(&error) == Some(26) => return Ok(State::Missing),
+            Err(error) => return Err(error.into()),
         };
-        let indexes = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
-        let found: Vec<String> = indexes
-            .map(|indexes| indexes.iter().filter(on_expires).map(ToString::to_string).collect())
-            .unwrap_or_default();
-        found.join(", ")
+        // A collection has 64 indexes at most, and the first batch is longer.
+        let batch = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
+        let indexes =
+            batch.map(|batch| batch.iter().filter_map(Bson::as_document).cloned().collect::<Vec<_>>());
+        Ok(ttl::state(&indexes.unwrap_or_default()))
     }
 
     async fn remove_expired(&self) -> Result<(), Fault> {

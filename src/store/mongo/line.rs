@@ -35,6 +35,8 @@ pub(super) struct Line {
 pub(super) struct Handles {
     pub(super) database: Database,
     pub(super) sessions: Collection<RawDocumentBuf>,
+    /// The URL sends reads where they may be behind: to secondaries.
+    pub(super) may_lag: bool,
 }
 
 impl Line {
@@ -85,8 +87,9 @@ async fn connect(shared: &MongoShared) -> Result<Handles, Fault> {
     if let Some(concern) = &options.write_concern {
         client.write_concern = Some(write_concern(concern));
     }
+    let may_lag = client.selection_criteria.as_ref().is_some_and(|criteria| *criteria != super::primary());
     let name = options.database.clone().or_else(|| client.default_database.clone());
     let database = Client::with_options(client)?.database(name.as_deref().unwrap_or("test"));
     let sessions = database.collection(&options.collection);
-    Ok(Handles { database, sessions })
+    Ok(Handles { database, sessions, may_lag })
 }

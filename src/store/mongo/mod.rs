@@ -10,13 +10,20 @@
 //! Must not know the other stores. Tests: `tests/it/store_conformance.rs` over a real mongod, and beside each file.
 
 mod document;
+pub(super) mod door;
 mod fault;
+mod filter;
+mod id;
 mod index;
 mod line;
 mod loader;
 mod render;
+mod ttl;
+mod unlock;
+mod url;
 
 use super::error::{Kind, Op};
+use super::seal::Seal;
 use super::{
     Created, Loaded, Lookup, MongoOptions, SETTLE_DEADLINES, StoreError, Swapped, TOO_LARGE, Touched,
     Version, VersionKind,
@@ -26,18 +33,20 @@ use crate::session::Millis;
 use crate::session::record::Record;
 use crate::session::sid::Sid;
 use bson::{Bson, DateTime, Document, RawBson, RawDocumentBuf, doc};
+use document::{Reader, Reading};
 use fault::Fault;
+use filter::{not_saved_since, unchanged};
+use id::Id;
 use line::{Handles, Line};
 use loader::Loader;
-use mongodb::options::{Acknowledgment, ConnectionString, ReadPreference, SelectionCriteria};
+use mongodb::options::{ConnectionString, ReadPreference, SelectionCriteria};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::Semaphore;
+pub(super) use url::check_url;
 
-/// Bytes of a stored session that a touch sends along to name it.
-const SENT_WITH_TOUCH: usize = 1024;
 /// Operations of one worker that may be under way, those included whose caller has given up.
 const OUTSTANDING: usize = 512;
 
@@ -46,7 +55,7 @@ pub(crate) struct MongoShared {
     options: MongoOptions,
     connection: ConnectionString,
     deadline: Duration,
-    max_payload: usize,
+    reader: Reader,
     /// Set by the first worker: one TTL index or one cleaner for the whole process is enough.
     housekeeping: AtomicBool,
 }
@@ -60,26 +69,16 @@ pub(crate) struct Mongo {
     loader: Loader,
 }
 
-/// Is this a MongoDB URL? For the configuration's check: connects to nothing, and the text never holds the URL's password.
-pub(super) fn check_url(url: &str) -> Result<(), String> {
-    parse_url(url).map(drop)
-}
-
-fn parse_url(url: &str) -> Result<ConnectionString, String> {
-    let parsed = ConnectionString::parse(url).map_err(|error| fault::masked(url, &error.kind.to_string()))?;
-    let w = parsed.write_concern.as_ref().and_then(|concern| concern.w.as_ref());
-    if w == Some(&Acknowledgment::Nodes(0)) {
-        return Err(
-            "w=0 means writes that nobody acknowledges, and a response waits for its write".to_owned()
-        );
-    }
-    Ok(parsed)
-}
-
 impl MongoShared {
     pub(crate) fn new(options: MongoOptions, deadline: Duration, max_payload: usize) -> Result<Self, String> {
-        let connection = parse_url(&options.url).map_err(|why| format!("store.url: {why}"))?;
-        Ok(Self { options, connection, deadline, max_payload, housekeeping: AtomicBool::new(false) })
+        let connection = url::parse_url(&options.url).map_err(|why| format!("store.url: {why}"))?;
+        let seal = options.crypto.as_deref().map(Seal::new).transpose()?;
+        let reader = Reader { max_payload, seal };
+        Ok(Self { options, connection, deadline, reader, housekeeping: AtomicBool::new(false) })
+    }
+
+    fn id(&self, sid: &Sid) -> Id {
+        Id::of(sid, self.options.transform_id.as_ref())
     }
 }
 
@@ -108,12 +107,9 @@ impl Mongo {
         now: Millis,
     ) -> Result<Created, StoreError> {
         let session = self.render(Op::Create, record, None)?;
-        let (mongo, sid, created_at) = (Rc::clone(self), sid.clone(), record.created_at);
-        self.run(
-            Op::Create,
-            async move { mongo.create_now(&sid, session, created_at, expires_at, now).await },
-        )
-        .await
+        let (mongo, id, created_at) = (Rc::clone(self), self.shared.id(sid), record.created_at);
+        self.run(Op::Create, async move { mongo.create_now(&id, session, created_at, expires_at, now).await })
+            .await
     }
 
     pub(crate) async fn update(
@@ -128,10 +124,10 @@ impl Mongo {
             return Err(StoreError::new(Op::Update, Kind::Refused, "a version of another store"));
         };
         let session = self.render(Op::Update, record, Some(before))?;
-        let (mongo, sid, expected) = (Rc::clone(self), sid.clone(), expected.clone());
+        let (mongo, id, expected) = (Rc::clone(self), self.shared.id(sid), expected.clone());
         let created_at = record.created_at;
         self.run(Op::Update, async move {
-            mongo.update_now(&sid, &expected, session, created_at, expires_at, now).await
+            mongo.update_now(&id, &expected, session, created_at, expires_at, now).await
         })
         .await
     }
@@ -143,7 +139,7 @@ impl Mongo {
         expires_at: Millis,
         now: Millis,
     ) -> Result<Touched, StoreError> {
-        let (mongo, sid, dated) = (Rc::clone(self), sid.clone(), loaded.touched_at.is_some());
+        let (mongo, id, dated) = (Rc::clone(self), self.shared.id(sid), loaded.touched_at.is_some());
         let (loaded, ends) = (loaded.version.clone(), loaded.expires_at);
         self.run(Op::Touch, async move {
             let mut set = doc! { "expires": date(expires_at) };
@@ -152,11 +148,11 @@ impl Mongo {
                 set.insert("lastModified", date(now));
             }
             let sessions = mongo.handles().await?.sessions;
-            let filter = not_saved_since(&sid, &loaded, ends, now)?;
+            let filter = not_saved_since(&id, &loaded, ends, now)?;
             if sessions.update_one(filter, mongo.change(set)).await?.matched_count > 0 {
                 return Ok(Touched::Done);
             }
-            Ok(match mongo.read_again(&sid, now).await? {
+            Ok(match mongo.read_again(&id, now).await? {
                 Lookup::Absent => Touched::Absent,
                 // Saved (or, a large one, touched) since: that gave it a fresh expiry.
                 Lookup::Live(_) | Lookup::Unreadable(_) => Touched::Done,
@@ -166,10 +162,10 @@ impl Mongo {
     }
 
     pub(crate) async fn destroy(self: &Rc<Self>, sid: &Sid) -> Result<bool, StoreError> {
-        let (mongo, sid) = (Rc::clone(self), sid.clone());
+        let (mongo, id) = (Rc::clone(self), self.shared.id(sid));
         self.run(Op::Destroy, async move {
             let sessions = mongo.handles().await?.sessions;
-            Ok(sessions.delete_one(doc! { "_id": sid.as_str() }).await?.deleted_count > 0)
+            Ok(sessions.delete_one(doc! { "_id": id.as_str() }).await?.deleted_count > 0)
         })
         .await
     }
@@ -180,14 +176,14 @@ impl Mongo {
         expected: &Version,
         now: Millis,
     ) -> Result<Swapped, StoreError> {
-        let (mongo, sid, expected) = (Rc::clone(self), sid.clone(), expected.clone());
+        let (mongo, id, expected) = (Rc::clone(self), self.shared.id(sid), expected.clone());
         self.run_within(self.shared.deadline * SETTLE_DEADLINES, Op::Destroy, async move {
             let sessions = mongo.handles().await?.sessions;
-            let filter = unchanged(&sid, &expected, now)?;
+            let filter = unchanged(&id, &expected, now)?;
             if sessions.delete_one(filter).await?.deleted_count > 0 {
                 return Ok(Swapped::Done(expected));
             }
-            Ok(match mongo.read_again(&sid, now).await? {
+            Ok(match mongo.read_again(&id, now).await? {
                 Lookup::Absent => Swapped::Absent,
                 found => Swapped::Conflict(Box::new(found)),
             })
@@ -207,21 +203,21 @@ impl Mongo {
 
     async fn create_now(
         &self,
-        sid: &Sid,
+        id: &Id,
         session: RawBson,
         created_at: Option<Millis>,
         expires_at: Millis,
         now: Millis,
     ) -> Result<Created, Fault> {
         let sessions = self.handles().await?.sessions;
-        let document = document::new(&self.shared.options, sid, &session, created_at, expires_at, now);
+        let document = document::new(&self.shared.options, id, &session, created_at, expires_at, now);
         let Err(error) = sessions.insert_one(&document).await else {
             return Ok(Created::Done(version(session)));
         };
         if !fault::is_duplicate_key(&error) {
             return Err(error.into());
         }
-        let Some(found) = self.read_raw(sid).await? else {
+        let Some(found) = self.read_raw(id).await? else {
             // Not our `_id`: some other unique index of that collection objects.
             return Err(error.into());
         };
@@ -230,14 +226,14 @@ impl Mongo {
             return Ok(Created::Done(version(session)));
         }
         // An expired document is absent, even before the TTL monitor came by.
-        let expired = doc! { "_id": sid.as_str(), "expires": { "$lte": date(now) } };
+        let expired = doc! { "_id": id.as_str(), "expires": { "$lte": date(now) } };
         let replaced = sessions.replace_one(expired, &document).await?.matched_count > 0;
         Ok(if replaced { Created::Done(version(session)) } else { Created::Exists })
     }
 
     async fn update_now(
         &self,
-        sid: &Sid,
+        id: &Id,
         expected: &Version,
         session: RawBson,
         created_at: Option<Millis>,
@@ -253,13 +249,13 @@ impl Mongo {
         if let Some(created_at) = created_at.filter(|_| self.shared.options.timestamps) {
             set.insert("createdAt", date(created_at));
         }
-        let filter = unchanged(sid, expected, now)?;
+        let filter = unchanged(id, expected, now)?;
         if sessions.update_one(filter, self.change(set)).await?.matched_count > 0 {
             return Ok(Swapped::Done(version(session)));
         }
         // Also when it is our own value that a lost answer made the driver send twice: somebody else may have computed the same,
         // and whoever merges does it again without harm.
-        Ok(match self.read_again(sid, now).await? {
+        Ok(match self.read_again(id, now).await? {
             Lookup::Absent => Swapped::Absent,
             found => Swapped::Conflict(Box::new(found)),
         })
@@ -275,22 +271,28 @@ impl Mongo {
     }
 
     /// What is stored after a condition did not hold: from the primary, whatever the URL says about reads.
-    async fn read_again(&self, sid: &Sid, now: Millis) -> Result<Lookup, Fault> {
-        Ok(match self.read_raw(sid).await? {
-            Some(found) => document::parse(&found, now, self.shared.max_payload),
-            None => Lookup::Absent,
-        })
+    async fn read_again(&self, id: &Id, now: Millis) -> Result<Lookup, Fault> {
+        let reading = match self.read_raw(id).await? {
+            Some(found) => self.shared.reader.read(&found, now),
+            None => Reading::Known(Lookup::Absent),
+        };
+        Ok(self.unlock(reading, || true).await)
     }
 
-    async fn read_raw(&self, sid: &Sid) -> Result<Option<RawDocumentBuf>, Fault> {
-        let primary = SelectionCriteria::ReadPreference(ReadPreference::Primary);
+    async fn read_raw(&self, id: &Id) -> Result<Option<RawDocumentBuf>, Fault> {
         let sessions = self.handles().await?.sessions;
-        Ok(sessions.find_one(doc! { "_id": sid.as_str() }).selection_criteria(primary).await?)
+        Ok(sessions.find_one(doc! { "_id": id.as_str() }).selection_criteria(primary()).await?)
     }
 
     fn render(&self, op: Op, record: &Record, before: Option<&RawBson>) -> Result<RawBson, StoreError> {
-        if record.payload.as_bytes().len() > self.shared.max_payload {
+        let Reader { max_payload, seal } = &self.shared.reader;
+        if record.payload.as_bytes().len() > *max_payload {
             return Err(StoreError::new(op, Kind::Refused, TOO_LARGE));
+        }
+        if let Some(seal) = seal {
+            // The same text whatever `stringify` says: connect-mongo seals `JSON.stringify` of the object.
+            let sealed = seal.seal(&record.render_json());
+            return sealed.map(RawBson::String).map_err(|why| StoreError::new(op, Kind::Refused, why));
         }
         render::session(record, self.shared.options.stringify, before)
             .map_err(|why| StoreError::new(op, Kind::Unstorable, why))
@@ -341,51 +343,15 @@ impl Mongo {
     }
 }
 
+/// Whatever the URL says about reads.
+fn primary() -> SelectionCriteria {
+    SelectionCriteria::ReadPreference(ReadPreference::Primary)
+}
+
 fn version(session: RawBson) -> Version {
     Version(VersionKind::Mongo(Arc::new(session)))
 }
 
 fn date(at: Millis) -> DateTime {
     DateTime::from_millis(at)
-}
-
-/// connect-mongo's condition for a live document.
-fn alive(now: Millis) -> Bson {
-    Bson::Array(vec![
-        doc! { "expires": { "$exists": false } }.into(),
-        doc! { "expires": { "$gt": date(now) } }.into(),
-    ])
-}
-
-/// The condition of a touch. A large session is known by its expiry, which every save changes: sending all of it with every request
-/// would cost more than the touch.
-fn not_saved_since(
-    sid: &Sid,
-    loaded: &Version,
-    ends: Option<Millis>,
-    now: Millis,
-) -> Result<Document, Fault> {
-    let small = match &loaded.0 {
-        VersionKind::Mongo(session) => match &**session {
-            RawBson::String(text) => text.len() <= SENT_WITH_TOUCH,
-            RawBson::Document(object) => object.as_bytes().len() <= SENT_WITH_TOUCH,
-            _ => true,
-        },
-        VersionKind::Revision(_) => true,
-    };
-    match ends {
-        Some(ends) if !small => {
-            Ok(doc! { "_id": sid.as_str(), "expires": { "$eq": date(ends), "$gt": date(now) } })
-        }
-        _ => unchanged(sid, loaded, now),
-    }
-}
-
-/// The condition of a compare-and-swap. `$eq`, because a stored object might begin with an operator's name.
-fn unchanged(sid: &Sid, expected: &Version, now: Millis) -> Result<Document, Fault> {
-    let VersionKind::Mongo(session) = &expected.0 else {
-        return Err(Fault::Bug("a version of another store"));
-    };
-    let session = Bson::try_from(RawBson::clone(session))?;
-    Ok(doc! { "_id": sid.as_str(), "session": { "$eq": session }, "$or": alive(now) })
 }

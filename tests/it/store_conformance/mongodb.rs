@@ -24,6 +24,8 @@ pub(super) fn options(url: String, collection: &str) -> MongoOptions {
         touch_after: 0,
         auto_remove: AutoRemove::Disabled,
         write_concern: None,
+        transform_id: None,
+        crypto: None,
     }
 }
 

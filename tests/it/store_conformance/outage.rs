@@ -6,7 +6,7 @@ use crate::support::mongod::Mongod;
 use bson::{Bson, Document, doc};
 use cloakroom::drain::Drain;
 use cloakroom::store::error::Kind;
-use cloakroom::store::{AutoRemove, Created, Store};
+use cloakroom::store::{AutoRemove, Created, Lookup, Store};
 use mongodb::{Client, IndexModel};
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ const SLACK: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Until it works again, without a new attach.
-async fn recovered(store: &Store) {
+pub(super) async fn recovered(store: &Store) {
     let until = Instant::now() + PATIENCE;
     while let Err(error) = store.ping().await {
         assert!(Instant::now() < until, "{error}");
@@ -94,14 +94,14 @@ fn a_frozen_server_holds_nobody_longer_than_the_deadline() {
 }
 
 /// Forwards to a server; connections made before [`Relay::stall`] hear nothing from it any more, later ones are well.
-struct Relay {
-    port: u16,
+pub(super) struct Relay {
+    pub(super) port: u16,
     made: Rc<Cell<usize>>,
     stalled: Rc<Cell<usize>>,
 }
 
 impl Relay {
-    async fn to(server: SocketAddr) -> Self {
+    pub(super) async fn to(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (made, stalled) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
@@ -130,7 +130,7 @@ impl Relay {
         relay
     }
 
-    fn stall(&self) {
+    pub(super) fn stall(&self) {
         self.stalled.set(self.made.get());
     }
 }
@@ -267,5 +267,23 @@ fn the_interval_removes_what_has_expired() {
             assert!(Instant::now() < until, "never removed");
         }
         live(store.load(&sid("live"), now).await);
+    });
+}
+
+#[test]
+fn disabled_makes_no_index_and_removes_nothing() {
+    let mongod = Mongod::start();
+    let shared = open(options(mongod.url("disabled"), "sessions"), DEADLINE);
+    block_on(async {
+        let drain = Drain::new();
+        let (store, now) = (shared.attach(&drain), now());
+        store.create(&sid("old"), &record("{}"), now - 1000, now - 2000).await.unwrap();
+        assert!(drain.finished(PATIENCE).await);
+        let client = Client::with_uri_str(mongod.url("disabled")).await.unwrap();
+        let documents = client.database("disabled").collection::<Document>("sessions");
+        assert_eq!(documents.list_index_names().await.unwrap(), ["_id_"]);
+        // Not served all the same.
+        assert!(matches!(store.load(&sid("old"), now).await, Ok(Lookup::Absent)));
+        assert!(documents.find_one(doc! { "_id": "old" }).await.unwrap().is_some());
     });
 }

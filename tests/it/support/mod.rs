@@ -10,6 +10,7 @@ pub(crate) mod message;
 pub(crate) mod mongo;
 pub(crate) mod mongod;
 pub(crate) mod ports;
+pub(crate) mod redis;
 pub(crate) mod sidecar;
 pub(crate) mod ticket;
 pub(crate) mod tls;

@@ -29,6 +29,8 @@ pub(crate) struct Mongod {
     watcher: Option<Child>,
     directory: PathBuf,
     port: u16,
+    /// Beside those that every server gets.
+    arguments: Vec<String>,
 }
 
 impl Mongod {
@@ -39,13 +41,21 @@ impl Mongod {
         mongod
     }
 
+    /// One with further arguments: `--auth`, TLS, a replica set.
+    pub(crate) fn start_with<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut mongod = Self::prepare();
+        mongod.arguments = arguments.into_iter().map(str::to_owned).collect();
+        mongod.restart();
+        mongod
+    }
+
     /// Has a port and a directory, and nobody listens yet.
     pub(crate) fn prepare() -> Self {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let directory =
             std::env::temp_dir().join(format!("cloakroom-mongod-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
-        Self { child: None, watcher: None, directory, port: free_port() }
+        Self { child: None, watcher: None, directory, port: free_port(), arguments: Vec::new() }
     }
 
     /// Starts it (again) on the same port and data.
@@ -59,6 +69,7 @@ impl Mongod {
             .arg(&self.directory)
             .arg("--logpath")
             .arg(self.directory.join("log"))
+            .args(&self.arguments)
             .stdout(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("{} does not start: {error}", binary().display()));

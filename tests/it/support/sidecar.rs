@@ -22,6 +22,7 @@ pub(crate) struct Setup {
     cookie: String,
     headers: String,
     store: String,
+    admin: String,
     routes: String,
     more: String,
 }
@@ -42,6 +43,7 @@ impl Setup {
             cookie: String::new(),
             headers: String::new(),
             store: "kind = \"memory\"".into(),
+            admin: String::new(),
             routes: "[[route]]\npath = \"/\"\nupstream = \"app\"\n".into(),
             more: String::new(),
         }
@@ -89,6 +91,12 @@ impl Setup {
         self
     }
 
+    /// Lines for `[admin]`.
+    pub(crate) fn admin(mut self, lines: &str) -> Self {
+        self.admin = lines.into();
+        self
+    }
+
     /// Whole `[[route]]` tables, in place of the one that sends everything to the upstream `app`.
     pub(crate) fn routes(mut self, tables: &str) -> Self {
         self.routes = tables.into();
@@ -133,7 +141,7 @@ impl Setup {
             ("session.headers", self.headers.clone()),
             ("store", self.store.clone()),
             ("upstream.app", format!("servers = [\"http://{}\"]", self.app)),
-            ("admin", format!("address = \"{admin}\"")),
+            ("admin", format!("address = \"{admin}\"\n{}", self.admin)),
         ];
         for (name, lines) in tables {
             writeln!(out, "[{name}]\n{lines}").unwrap();
@@ -165,9 +173,26 @@ impl Sidecar {
         Browser::new(self.address)
     }
 
+    /// A connection to the admin port.
+    pub(crate) fn admin_client(&self) -> Client {
+        Client::connect(self.admin)
+    }
+
+    /// The same, bare, for what does not end.
+    pub(crate) fn admin_socket(&self) -> std::net::TcpStream {
+        let stream = std::net::TcpStream::connect(self.admin).unwrap();
+        stream.set_read_timeout(Some(patience())).unwrap();
+        stream
+    }
+
     /// `GET` on the admin port.
     pub(crate) fn admin(&self, path: &str) -> u16 {
         Client::connect(self.admin).get(path, &[("Connection", "close")]).status
+    }
+
+    /// What `/metrics` says.
+    pub(crate) fn metrics(&self) -> String {
+        Client::connect(self.admin).get("/metrics", &[("Connection", "close")]).text()
     }
 
     /// Everything it has written to stdout and stderr.

@@ -1,105 +1,17 @@
-//! `[store]`. Tests: `tests/it/config.rs`.
+//! `[store]` with kind "mongodb": connect-mongo's options. Tests: `tests/it/config.rs`.
 
-use super::item::Item;
-use super::limits::usize_of;
-use super::secret;
-use super::session::millis;
-use super::walk::{NOT_BUILT, Table};
+use super::super::item::Item;
+use super::super::secret;
+use super::super::walk::Table;
+use super::crypto;
 use crate::session::Millis;
 use crate::store::{
-    Acknowledge, AutoRemove, MongoOptions, StoreKind, WriteConcernOptions, check_mongodb_url,
+    Acknowledge, AutoRemove, IdHash, MongoOptions, TextEncoding, TransformId, WriteConcernOptions,
+    check_mongodb_url,
 };
 use std::time::Duration;
 
-/// `[store]` as read.
-pub(super) struct Store {
-    /// `None` when a problem was reported.
-    pub(super) kind: Option<StoreKind>,
-    pub(super) ttl: Millis,
-    pub(super) touch_after: Millis,
-    /// Top-level keys that the store keeps for itself.
-    pub(super) own_keys: Vec<&'static str>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Embedded,
-    Memory,
-    Mongodb,
-}
-
-/// Keys of single kinds; the others belong to all.
-const KEYS: &[(&str, &[Kind])] = &[
-    ("path", &[Kind::Embedded]),
-    ("max_memory", &[Kind::Memory]),
-    ("url", &[Kind::Mongodb]),
-    ("url_file", &[Kind::Mongodb]),
-    ("database", &[Kind::Mongodb]),
-    ("collection", &[Kind::Mongodb]),
-    ("stringify", &[Kind::Mongodb]),
-    ("timestamps", &[Kind::Mongodb]),
-    ("auto_remove", &[Kind::Mongodb]),
-    ("auto_remove_interval", &[Kind::Mongodb]),
-    ("write_concern", &[Kind::Mongodb]),
-];
-
-const NOT_BUILT_KEYS: [(&str, &str); 3] = [
-    ("crypto", "remove it: sessions are stored as plain JSON; encrypt the volume or the collection instead"),
-    ("transform_id", "remove it: the sid is stored as it is"),
-    ("prefix", "remove it: it belongs to kind = \"redis\""),
-];
-
-/// Reads `[store]`.
-pub(super) fn store(table: &Table<'_>) -> Store {
-    let names = [("embedded", Kind::Embedded), ("memory", Kind::Memory), ("mongodb", Kind::Mongodb)];
-    let item = table.get("kind");
-    let kind = match &item {
-        None => Some(Kind::Embedded),
-        Some(item) if item.says("redis") || item.says("file") => {
-            item.problem(
-                NOT_BUILT,
-                "use \"mongodb\" to share sessions between machines, \"embedded\" on one",
-            );
-            None
-        }
-        Some(item) => item.choice(&names),
-    };
-    for (key, instead) in NOT_BUILT_KEYS {
-        table.not_built(key, instead);
-    }
-    let ttl = table.duration("ttl", Duration::from_secs(1)).unwrap_or(Duration::from_secs(14 * 86_400));
-    let touch_after = millis(table.duration("touch_after", Duration::ZERO).unwrap_or_default());
-    for (key, kinds) in KEYS {
-        // Asked for here in any case, so that a key of another kind is not called unknown.
-        let Some(item) = table.get(key) else { continue };
-        if kind.is_some_and(|kind| !kinds.contains(&kind)) {
-            let of: Vec<String> = names
-                .iter()
-                .filter(|(_, kind)| kinds.contains(kind))
-                .map(|(name, _)| format!("\"{name}\""))
-                .collect();
-            let hint = format!("remove it, or write kind = {}", of.join(" or "));
-            item.walk.problem(&item.path, item.key_span.clone(), "not a key of this kind of store", hint);
-        }
-    }
-    let options = match kind {
-        None => None,
-        Some(Kind::Embedded) => match table.get("path") {
-            None => Some(StoreKind::Embedded { path: table.walk.base_dir.join("sessions.redb") }),
-            Some(item) => item.path().map(|path| StoreKind::Embedded { path }),
-        },
-        Some(Kind::Memory) => {
-            let max_bytes = usize_of(table.size("max_memory", 1 << 20..=1 << 40).unwrap_or(64 << 20));
-            Some(StoreKind::Memory { max_bytes })
-        }
-        Some(Kind::Mongodb) => mongodb(table, touch_after).map(StoreKind::Mongodb),
-    };
-    let own_keys =
-        if kind == Some(Kind::Mongodb) && touch_after > 0 { vec!["lastModified"] } else { Vec::new() };
-    Store { kind: options, ttl: millis(ttl), touch_after, own_keys }
-}
-
-fn mongodb(table: &Table<'_>, touch_after: Millis) -> Option<MongoOptions> {
+pub(super) fn mongodb(table: &Table<'_>, touch_after: Millis) -> Option<MongoOptions> {
     let given = table.get("url").is_some() || table.get("url_file").is_some();
     if !given {
         table.problem("url", "missing", "write url = \"mongodb://127.0.0.1:27017/app\"");
@@ -123,6 +35,8 @@ fn mongodb(table: &Table<'_>, touch_after: Millis) -> Option<MongoOptions> {
         touch_after,
         auto_remove: auto_remove(table),
         write_concern: table.get("write_concern").and_then(|item| write_concern(&item)),
+        transform_id: table.get("transform_id").and_then(|item| transform_id(&item)),
+        crypto: table.get("crypto").and_then(|item| crypto::crypto(&item.table()?).map(Box::new)),
         url: url?,
     })
 }
@@ -143,11 +57,29 @@ fn mongodb_url(url: String, item: &Item<'_>) -> Option<String> {
         }
         // The driver's own opinion: ports, options, encodings.
         Some(_) => match check_mongodb_url(&url) {
-            Ok(()) => return Some(url),
+            Ok(()) => {
+                warn_about_reads(&url, item);
+                return Some(url);
+            }
             Err(why) => item.problem(format!("not a MongoDB URL that the driver takes: {why}"), cure),
         },
     }
     None
+}
+
+/// Node's driver has the same option, and its users the same surprises.
+fn warn_about_reads(url: &str, item: &Item<'_>) {
+    let options = url.split_once('?').map(|(_, options)| options.to_ascii_lowercase()).unwrap_or_default();
+    let elsewhere = options
+        .split('&')
+        .filter_map(|option| option.strip_prefix("readpreference="))
+        .any(|preference| preference != "primary");
+    if elsewhere {
+        item.warning(
+            "readPreference lets sessions be read from a secondary, which may show them as they were before the last change or logout",
+            "remove it, unless the primary cannot carry the reads",
+        );
+    }
 }
 
 /// `{ w = "majority", j = true, wtimeout = "5s" }`, or `w` alone.
@@ -195,4 +127,35 @@ fn auto_remove(table: &Table<'_>) -> AutoRemove {
         );
     }
     chosen
+}
+
+/// `"sha256"`, or `{ hash = "sha256", encoding = "hex", prefix = "" }`: connect-mongo takes any function, these are the ones in use.
+fn transform_id(item: &Item<'_>) -> Option<TransformId> {
+    const HASHES: [(&str, IdHash); 3] =
+        [("sha1", IdHash::Sha1), ("sha256", IdHash::Sha256), ("sha512", IdHash::Sha512)];
+    if !item.is_table() {
+        let hash = item.choice(&HASHES)?;
+        return Some(TransformId { prefix: String::new(), hash: Some(hash), encoding: TextEncoding::Hex });
+    }
+    let table = item.table()?;
+    let transform = TransformId {
+        prefix: table.get("prefix").and_then(|item| item.text()).map(|text| text.value).unwrap_or_default(),
+        hash: table.choice("hash", &HASHES),
+        encoding: crypto::encoding(&table, "encoding").unwrap_or(TextEncoding::Hex),
+    };
+    if let (None, Some(encoding)) = (transform.hash, table.get("encoding")) {
+        encoding.warning(
+            "an encoding without a hash: the sid is stored as it is",
+            "write hash = \"sha256\", or remove it",
+        );
+    }
+    if table.get("hash").is_none() && transform.prefix.is_empty() {
+        table.problem(
+            "hash",
+            "a transform_id that transforms nothing",
+            "write hash = \"sha256\", or a prefix",
+        );
+        return None;
+    }
+    Some(transform)
 }
