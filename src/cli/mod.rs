@@ -4,6 +4,7 @@
 mod check;
 mod demo;
 mod doctor;
+pub mod import;
 mod secret;
 
 use crate::config::{self, Config, Problems, Warning};
@@ -32,6 +33,8 @@ enum Command {
     Check,
     /// Look into the store, say what is wrong with it, and check a cookie
     Doctor(doctor::Asked),
+    /// Make a proxy.toml of the options that an app gives to express-session and its store
+    Import(import::Asked),
     /// Print a fresh secret for `session.secrets`
     Secret,
     /// Run a counter app behind a sidecar on this machine, to try it out
@@ -56,6 +59,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         None => serve(&arguments.config),
         Some(Command::Check) => check::check(&arguments.config),
         Some(Command::Doctor(asked)) => doctor::doctor(&arguments.config, &asked),
+        Some(Command::Import(asked)) => import::import(&asked),
         Some(Command::Secret) => secret::secret(),
         Some(Command::Demo { port }) => demo::demo(port),
     }
@@ -116,6 +120,10 @@ mod tests {
             Some(Command::Demo { port: Some(9) })
         ));
         assert!(parse("cloakroom demo --port 65536").is_err());
+        assert!(matches!(
+            parse("cloakroom import app.js --output proxy.toml --force").unwrap().command,
+            Some(Command::Import(_))
+        ));
         assert!(parse("cloakroom serve").is_err());
     }
 

@@ -12,6 +12,7 @@ mod config;
 mod cookie_table;
 mod floors;
 mod framing_hyper;
+mod import;
 mod lifecycle_table;
 mod readme;
 mod store_conformance;
