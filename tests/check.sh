@@ -45,7 +45,8 @@ if [ $quick = no ]; then
   export CLOAKROOM_BIN=$PWD/target/debug/cloakroom
   # A lock file that names where a package came from ties everybody to one machine's mirror.
   step 'npm lock file names no host' bash -c '! grep -n "\"resolved\"" tests/compat/package-lock.json'
-  step 'express-session and connect-mongo agree' node tests/compat/run.mjs
+  step 'Express and the sidecar in turns, ten stores' node tests/compat/run.mjs
+  step 'the same decisions as express-session' node tests/compat/differential.mjs
   step 'kill -9 under load, embedded, 20 times' python3 tests/faults/kill_loop.py --store embedded --kills 20
   step 'kill -9 under load, mongodb, 20 times' python3 tests/faults/kill_loop.py --store mongodb --kills 20
   step 'two sidecars, one session, 64 writers' python3 tests/faults/two_sidecars.py

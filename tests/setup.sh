@@ -87,6 +87,7 @@ core() {
 
 compat() {
   need curl curl
+  need redis-server redis-server
   if ! command -v npm >/dev/null || ! node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20)' 2>/dev/null; then
     [ -x "$cache/node/bin/npm" ] || fetch_node
     PATH=$cache/node/bin:$PATH

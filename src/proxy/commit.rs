@@ -9,7 +9,6 @@ use crate::drain::Drain;
 use crate::events::{self, Events};
 use crate::session::Millis;
 use crate::session::lifecycle::{self, Evolved, Policy, Write};
-use crate::session::record::Record;
 use crate::session::sid::Sid;
 use crate::session::wire::{Invalid, Update};
 use crate::store::error::{Kind, Op};
@@ -162,8 +161,7 @@ impl Committer {
     }
 
     async fn create(&self, first: Sid, evolved: Evolved, now: Millis) -> Result<Committed, CommitError> {
-        let (sid, version) =
-            self.create_under_free_sid(first, &evolved.record, evolved.expires_at, now).await?;
+        let (sid, version) = self.create_under_free_sid(first, None, &evolved, now).await?;
         self.counters.sessions_created.inc();
         let live = Some(stored(evolved, version, now));
         Ok(Committed { outcome: Outcome::Created, base: Base { sid, live } })
@@ -172,14 +170,14 @@ impl Committer {
     pub(super) async fn create_under_free_sid(
         &self,
         first: Sid,
-        record: &Record,
-        expires_at: Millis,
+        before: Option<&Version>,
+        next: &Evolved,
         now: Millis,
     ) -> Result<(Sid, Version), CommitError> {
         let mut sid = first;
         // 192 random bits do not collide twice.
         for _ in 0..3 {
-            match self.store.create(&sid, record, expires_at, now).await? {
+            match self.store.create_after(&sid, before, &next.record, next.expires_at, now).await? {
                 Created::Done(version) => {
                     self.tell(events::Kind::Create, &sid, now);
                     return Ok((sid, version));

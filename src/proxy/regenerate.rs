@@ -35,7 +35,7 @@ impl Committer {
         let now = change.now;
         let mut change = change;
         let (sid, mut version) =
-            self.create_under_free_sid(new_sid()?, &change.next.record, change.next.expires_at, now).await?;
+            self.create_under_free_sid(new_sid()?, Some(&change.base.version), &change.next, now).await?;
         let half = |error: StoreError, change: &Change| {
             self.lines.remember_renamed(&change.sid, &sid);
             let expires = change.next.record.cookie.expires;

@@ -217,10 +217,26 @@ impl Store {
         expires_at: Millis,
         now: Millis,
     ) -> Result<Created, StoreError> {
+        self.create_after(sid, None, record, expires_at, now).await
+    }
+
+    /// Stores a new session that goes on from another one, of this version: what both have keeps its stored type (mongodb with
+    /// sub-documents: Dates, ObjectIds, binaries that an Express app put there).
+    ///
+    /// # Errors
+    /// As [`Store::create`].
+    pub async fn create_after(
+        &self,
+        sid: &Sid,
+        before: Option<&Version>,
+        record: &Record,
+        expires_at: Millis,
+        now: Millis,
+    ) -> Result<Created, StoreError> {
         match &self.0 {
             Backend::Memory(memory) => memory.create(sid, record, expires_at, now),
             Backend::Embedded(embedded) => embedded.create(sid, record, expires_at, now).await,
-            Backend::Mongodb(mongo) => mongo.create(sid, record, expires_at, now).await,
+            Backend::Mongodb(mongo) => mongo.create(sid, before, record, expires_at, now).await,
             Backend::Redis(redis) => redis.create(sid, record, expires_at, now).await,
             Backend::File(files) => files.create(sid, record, expires_at, now).await,
         }

@@ -1,8 +1,9 @@
-// Real parts: mongod, the sidecar's binary, the two apps, and clients with a cookie jar over HTTP/1.1 and HTTP/2.
+// Real parts: mongod, redis-server, the sidecar's binary, and clients with a cookie jar over HTTP/1.1 and HTTP/2.
 import { spawn } from 'node:child_process'
 import fs from 'node:fs'
 import http from 'node:http'
 import http2 from 'node:http2'
+import https from 'node:https'
 import net from 'node:net'
 import os from 'node:os'
 import path from 'node:path'
@@ -37,19 +38,25 @@ const listen = (port) =>
     server.listen(port, '127.0.0.1', () => resolve(server))
   })
 
-let block
-const freePort = async () => {
-  for (let turn = 0; !block && turn < 100; turn++) {
+const claimBlock = async () => {
+  for (let turn = 0; turn < 100; turn++) {
     const start = 12000 + ((process.pid + turn) % 100) * 200
     const guard = await listen(start)
-    if (guard) block = { start, next: 0, guard: guard.unref() }
+    if (guard) return { start, next: 0, guard: guard.unref() }
   }
+  throw new Error('no free block of ports')
+}
+
+let claimed
+const freePort = async () => {
+  const block = await (claimed ??= claimBlock())
   for (let turn = 0; turn < 199; turn++) {
     block.next = (block.next % 199) + 1
-    const probe = await listen(block.start + block.next)
+    const port = block.start + block.next
+    const probe = await listen(port)
     if (!probe) continue
     await new Promise((resolve) => probe.close(resolve))
-    return block.start + block.next
+    return port
   }
   throw new Error('no free port')
 }
@@ -96,12 +103,18 @@ export const startMongod = async () => {
   return { url: `mongodb://127.0.0.1:${port}/app`, stop: child.stop }
 }
 
-// Starts one of the two apps; it prints its port.
-export const startApp = async (file, options) => {
-  const child = run(process.execPath, [path.join(here, file)], { env: { ...process.env, OPTIONS: JSON.stringify(options ?? {}) } })
-  const port = await eventually(file, () => (alive(child, file), /^(\d+)\n/m.exec(child.text)?.[1]))
-  return { port: Number(port), stop: child.stop, log: () => child.text }
+export const startRedis = async () => {
+  const port = await freePort()
+  const data = path.join(folder, 'redis')
+  fs.mkdirSync(data)
+  const binary = process.env.CLOAKROOM_TEST_REDIS ?? 'redis-server'
+  const child = run(binary, ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', data])
+  await eventually('redis-server', () => (alive(child, 'redis-server'), answers(port)))
+  return { url: `redis://127.0.0.1:${port}`, stop: child.stop }
 }
+
+// A folder of its own, gone at exit.
+export const newFolder = (name) => fs.mkdtempSync(path.join(folder, `${name}-`))
 
 const sidecarBinary = () => {
   if (process.env.CLOAKROOM_BIN) return path.resolve(process.env.CLOAKROOM_BIN)
@@ -113,14 +126,16 @@ const sidecarBinary = () => {
   return built.sort((a, b) => fs.statSync(b).mtimeMs - fs.statSync(a).mtimeMs)[0]
 }
 
-export const startSidecar = async ({ app, session = '', cookie = '', store }) => {
+// Lines for the tables of proxy.toml; the first of the secrets signs, all verify.
+export const startSidecar = async ({ app, secrets = [secret], server = '', session = '', cookie = '', store, tls = false }) => {
   const [port, admin] = [await freePort(), await freePort()]
-  const home = fs.mkdtempSync(path.join(folder, 'sidecar-'))
+  const home = newFolder('sidecar')
   fs.writeFileSync(
     path.join(home, 'proxy.toml'),
-    `[[listener]]\naddress = "127.0.0.1:${port}"\n[server]\nthreads = 1\n[session]\nsecrets = ["${secret}"]\n${session}\n` +
-      `[session.cookie]\n${cookie}\n[store]\n${store}\n[upstream.app]\nservers = ["http://127.0.0.1:${app.port}"]\n` +
-      `[[route]]\npath = "/"\nupstream = "app"\n[admin]\naddress = "127.0.0.1:${admin}"\n`,
+    `[[listener]]\naddress = "127.0.0.1:${port}"\n${tls ? 'tls = { self_signed = true }' : ''}\n[server]\nthreads = 1\n${server}\n[log]\naccess = false\n` +
+      `[session]\nsecrets = ${JSON.stringify(secrets)}\n${session}\n[session.cookie]\n${cookie}\n[store]\n${store}\n` +
+      `[upstream.app]\nservers = ["http://127.0.0.1:${app.port}"]\n[[route]]\npath = "/"\nupstream = "app"\n` +
+      `[limits]\nsession_header = "256KiB"\nrequest_head = "256KiB"\n[admin]\naddress = "127.0.0.1:${admin}"\n`,
   )
   const child = run(sidecarBinary(), ['--config', 'proxy.toml'], { cwd: home })
   const ready = () =>
@@ -128,21 +143,34 @@ export const startSidecar = async ({ app, session = '', cookie = '', store }) =>
       http.get({ port: admin, path: '/readyz', agent: false }, (answer) => resolve(answer.resume().statusCode === 200)).on('error', () => resolve(false))
     })
   await eventually('the sidecar', () => (alive(child, 'the sidecar'), ready()))
-  return { port, stop: child.stop, log: () => child.text }
+  return { port, tls: tls && { rejectUnauthorized: false }, stop: child.stop, log: () => child.text }
 }
 
 // --- clients
 
 const agent = new http.Agent({ keepAlive: true, maxSockets: 8 })
 
+const finished = async (answer) => {
+  let body = ''
+  for await (const bytes of answer.setEncoding('utf8')) body += bytes
+  return { status: answer.statusCode, headers: answer.headers, body }
+}
+
 const overHttp1 = (port, target, headers) =>
   new Promise((resolve, reject) => {
-    const request = http.get({ host: '127.0.0.1', port, path: target, headers, agent }, async (answer) => {
-      let body = ''
-      for await (const bytes of answer.setEncoding('utf8')) body += bytes
-      resolve({ status: answer.statusCode, headers: answer.headers, body })
-    })
+    const request = http.get({ host: '127.0.0.1', port, path: target, headers, agent }, (answer) => resolve(finished(answer)))
     request.on('error', reject)
+  })
+
+const secureAgent = new https.Agent({ keepAlive: true, maxSockets: 8 })
+
+// Lines as they are, doubles and all, from a loopback address of choice.
+export const rawHttp1 = ({ port, tls }, { method, target, lines, from }) =>
+  new Promise((resolve, reject) => {
+    const options = { host: '127.0.0.1', port, path: target, method, headers: lines.flat(), localAddress: from }
+    const answered = (answer) => resolve(finished(answer))
+    const request = tls ? https.request({ ...options, ...tls, agent: secureAgent }, answered) : http.request({ ...options, agent }, answered)
+    request.on('error', reject).end()
   })
 
 // Prior knowledge; a connection for each request is enough for what is looked at here.
@@ -150,6 +178,26 @@ const overHttp2 = (port, target, headers) =>
   new Promise((resolve, reject) => {
     const session = http2.connect(`http://127.0.0.1:${port}`).on('error', reject)
     const stream = session.request({ ':path': target, ...headers }).setEncoding('utf8').on('error', reject)
+    let head
+    let body = ''
+    stream.on('response', (seen) => (head = seen)).on('data', (bytes) => (body += bytes))
+    stream.on('end', () => {
+      session.close()
+      resolve({ status: head[':status'], headers: head, body })
+    })
+  })
+
+// The same over HTTP/2: a field may come in several lines, and the Host is the authority.
+export const rawHttp2 = ({ port }, { method, target, lines, from }) =>
+  new Promise((resolve, reject) => {
+    const fields = { ':method': method, ':path': target }
+    for (const [name, value] of lines) {
+      const key = name === 'Host' ? ':authority' : name.toLowerCase()
+      fields[key] = fields[key] === undefined ? value : [fields[key], value].flat()
+    }
+    const session = http2.connect(`http://127.0.0.1:${port}`, { localAddress: from }).on('error', reject)
+    const stream = session.request(fields).setEncoding('utf8').on('error', reject)
+    stream.end()
     let head
     let body = ''
     stream.on('response', (seen) => (head = seen)).on('data', (bytes) => (body += bytes))

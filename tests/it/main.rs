@@ -28,6 +28,7 @@ mod drain;
 mod events;
 mod expect_continue;
 mod framing_wire;
+mod golden;
 mod head_204_304;
 mod hop_headers;
 mod journey;

@@ -87,7 +87,7 @@ fn destroy_and_regenerate_delete_the_old_document() {
 }
 
 #[test]
-fn what_an_update_leaves_alone_keeps_its_bson_type() {
+fn what_an_update_or_a_new_sid_leaves_alone_keeps_its_bson_type() {
     let (app, database) = (App::parrot(), Database::fresh());
     let sidecar = Setup::before(&app).store(&format!("{}\nstringify = false", database.store())).start();
     let kept = doc! {
@@ -104,14 +104,25 @@ fn what_an_update_leaves_alone_keeps_its_bson_type() {
     let update = r#"{"k":1,"deep":{"n":2}}"#;
     let response = sidecar.client().get("/", &[("Cookie", &cookie), ("Say-X-Session-Update", update)]);
     assert_eq!(response.status, 200, "{response:?}");
-    let stored = database.find("typed").unwrap();
-    let stored = stored.get_document("session").unwrap();
-    for key in ["when", "id", "long", "list"] {
-        assert_eq!(stored.get(key), kept.get(key), "{key}");
-    }
-    let deep = doc! { "when": DateTime::from_millis(2), "n": 2 };
-    assert_eq!(stored.get_document("deep").unwrap(), &deep);
-    assert_eq!(stored.get("k"), Some(&Bson::Int32(1)));
+    let check = |sid: &str, n: i32| {
+        let stored = database.find(sid).unwrap();
+        let stored = stored.get_document("session").unwrap();
+        for key in ["when", "id", "long", "list"] {
+            assert_eq!(stored.get(key), kept.get(key), "{key}");
+        }
+        let deep = doc! { "when": DateTime::from_millis(2), "n": n };
+        assert_eq!(stored.get_document("deep").unwrap(), &deep);
+        assert_eq!(stored.get("k"), Some(&Bson::Int32(1)));
+    };
+    check("typed", 2);
+    let said = [
+        ("Cookie", &*cookie),
+        ("Say-X-Session-Control", "regenerate"),
+        ("Say-X-Session-Update", r#"{"deep":{"n":3}}"#),
+    ];
+    let response = sidecar.client().get("/", &said);
+    let pair = response.cookie().unwrap().split(';').next().unwrap();
+    check(&ticket::sid_of(pair.strip_prefix("connect.sid=").unwrap()), 3);
 }
 
 #[test]

@@ -102,11 +102,16 @@ impl Mongo {
     pub(crate) async fn create(
         self: &Rc<Self>,
         sid: &Sid,
+        before: Option<&Version>,
         record: &Record,
         expires_at: Millis,
         now: Millis,
     ) -> Result<Created, StoreError> {
-        let session = self.render(Op::Create, record, None)?;
+        let before = before.and_then(|before| match &before.0 {
+            VersionKind::Mongo(before) => Some(&**before),
+            _ => None,
+        });
+        let session = self.render(Op::Create, record, before)?;
         let (mongo, id, created_at) = (Rc::clone(self), self.shared.id(sid), record.created_at);
         self.run(Op::Create, async move { mongo.create_now(&id, session, created_at, expires_at, now).await })
             .await
