@@ -49,6 +49,8 @@ if [ $quick = no ]; then
   step 'the same decisions as express-session' node tests/compat/differential.mjs
   step 'kill -9 under load, embedded, 20 times' python3 tests/faults/kill_loop.py --store embedded --kills 20
   step 'kill -9 under load, mongodb, 20 times' python3 tests/faults/kill_loop.py --store mongodb --kills 20
+  step 'kill -9 under load, redis, 10 times' python3 tests/faults/kill_loop.py --store redis --kills 10
+  step 'kill -9 under load, file, 10 times' python3 tests/faults/kill_loop.py --store file --kills 10
   step 'two sidecars, one session, 64 writers' python3 tests/faults/two_sidecars.py
   step 'mongod down, killed, back' python3 tests/faults/store_down.py
   step '64 MiB bodies in flat memory' python3 tests/faults/big_bodies.py --mib 64

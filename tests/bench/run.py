@@ -19,7 +19,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "faults"))
-from rig import Client, Mongod, Ports, Process, Sidecar, answers, eventually, fail, folder, store_toml  # noqa: E402
+from rig import Client, Ports, Process, Sidecar, answers, eventually, fail, folder, server_of, store_toml  # noqa: E402
 
 CONNECTIONS = 64
 TICK = os.sysconf("SC_CLK_TCK")
@@ -132,8 +132,15 @@ def resident(pid):
         return own + sum(resident(child) for child in file.read().split())
 
 
-def sidecar(upstream, kind, mongod=None, mode="on", start=True):
-    store = store_toml(kind, mongod, 'touch_after = "1h"' if kind == "mongodb" else "")
+# Where each touch is a write to somebody else's store or to the disk.
+THROTTLED = ["mongodb", "redis", "file"]
+
+
+def sidecar(upstream, kind, mode="on", start=True):
+    server = server_of(kind)
+    if server:
+        server.start(pinned(LOAD_CORE))
+    store = store_toml(kind, server, 'touch_after = "1h"' if kind in THROTTLED else "")
     routes = f'[[route]]\npath = "/"\nupstream = "app"\nsession = "{mode}"\n'
     made = Sidecar(upstream.port, store, routes=routes, log="access = false")
     return made.start(prefix=pinned(PROXY_CORE)) if start else made
@@ -209,12 +216,10 @@ def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 
     upstream = app()
-    mongod = Mongod()
-    mongod.start(pinned(LOAD_CORE))
     subjects = [
         Subject("nginx", nginx_proxy(upstream.port), live=False),
         Subject("off", sidecar(upstream, "memory", mode="off"), live=False),
-        *(Subject(kind, sidecar(upstream, kind, mongod)) for kind in ["memory", "embedded", "mongodb"]),
+        *(Subject(kind, sidecar(upstream, kind)) for kind in ["memory", "embedded", "mongodb", "redis", "file"]),
     ]
     if PROXY_CORE == LOAD_CORE:
         print("one core only: proxy and load share it")

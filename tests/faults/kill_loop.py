@@ -11,7 +11,7 @@ import random
 import threading
 import time
 
-from rig import LOST, App, Client, Mongod, Sidecar, fail, increment, store_toml
+from rig import LOST, App, Client, Sidecar, fail, increment, server_of, store_toml
 
 
 class Ledger:
@@ -80,16 +80,18 @@ def verify(port, ledger):
 
 def main():
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--store", choices=["embedded", "mongodb"], default="embedded")
+    options.add_argument("--store", choices=["embedded", "mongodb", "redis", "file"], default="embedded")
     options.add_argument("--kills", type=int, default=200)
     options.add_argument("--clients", type=int, default=8)
     options.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     options = options.parse_args()
     print(f"seed {options.seed}")
     dice = random.Random(options.seed)
-    mongod = Mongod().start() if options.store == "mongodb" else None
+    server = server_of(options.store)
+    if server:
+        server.start()
     app = App(increment)
-    sidecar = Sidecar(app.port, store_toml(options.store, mongod)).start()
+    sidecar = Sidecar(app.port, store_toml(options.store, server)).start()
     ledger = Ledger()
     threads = [
         threading.Thread(target=work, args=(sidecar.port, ledger, options.seed + n), daemon=True) for n in range(options.clients)

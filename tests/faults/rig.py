@@ -179,10 +179,33 @@ class Mongod(Process):
         return f"mongodb://127.0.0.1:{self.port}/{database}"
 
 
-def store_toml(kind, mongod=None, more=""):
+class Redis(Process):
+    """A redis-server that keeps nothing on disk."""
+
+    def __init__(self):
+        super().__init__()
+        self.port, self.data = Ports.free(), folder()
+
+    def start(self, prefix=()):
+        command = [*prefix, "redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.data]
+        self.spawn([*command, "--save", "", "--appendonly", "no"], stdout=open(os.path.join(self.data, "log"), "ab"), stderr=subprocess.STDOUT)
+        eventually("redis-server", lambda: answers(self.port), 60)
+        return self
+
+    def url(self):
+        return f"redis://127.0.0.1:{self.port}"
+
+
+def server_of(kind):
+    """The server that a kind of store needs; None where it needs none."""
+    servers = {"mongodb": Mongod, "redis": Redis}
+    return servers[kind]() if kind in servers else None
+
+
+def store_toml(kind, server=None, more=""):
     lines = [f'kind = "{kind}"']
-    if kind == "mongodb":
-        lines.append(f'url = "{mongod.url()}"')
+    if kind in ("mongodb", "redis"):
+        lines.append(f'url = "{server.url()}"')
     if kind == "embedded":
         lines.append('path = "sessions.redb"')
     return "\n".join(lines + [more])
