@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 /// Proxies close a stream that is silent for a minute.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -33,10 +33,11 @@ pub enum AdminBody {
 
 impl AdminBody {
     /// A stream of everything that `events` hears, until the reader leaves or the sidecar stops.
-    pub(super) fn stream(mut events: Receiver<Event>, drain: &Drain) -> Self {
+    pub(super) fn stream(mut events: Receiver<Event>, place: OwnedSemaphorePermit, drain: &Drain) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING);
         let stopping = drain.stopping();
         tokio::task::spawn_local(async move {
+            let _place = place;
             let mut stopping = std::pin::pin!(stopping);
             // Something at once, so that the reader sees the stream begin.
             let mut next = Bytes::from_static(b": here\n\n");

@@ -19,6 +19,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use std::rc::Rc;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// `[admin]`
 #[derive(Debug, Clone)]
@@ -35,8 +36,12 @@ pub struct Admin {
     store: Option<Store>,
     counters: Vec<Arc<Counters>>,
     events: Arc<Events>,
+    streams: Arc<Semaphore>,
     drain: Drain,
 }
+
+/// Streams of events at a time: the port's other connections are for health checks.
+const STREAMS: usize = 32;
 
 impl Admin {
     /// `counters`: one set for each worker; `drain`: the workers'.
@@ -47,7 +52,14 @@ impl Admin {
         events: Arc<Events>,
         drain: Drain,
     ) -> Self {
-        Self { token: options.token, store, counters, events, drain }
+        Self {
+            token: options.token,
+            store,
+            counters,
+            events,
+            streams: Arc::new(Semaphore::new(STREAMS)),
+            drain,
+        }
     }
 
     async fn answer(&self, method: &Method, path: &str, headers: &HeaderMap) -> Response<AdminBody> {
@@ -69,7 +81,13 @@ impl Admin {
             "/v1/events" => match self.refusal(headers) {
                 Some(refusal) => refusal,
                 None if *method == Method::HEAD => stream(AdminBody::Whole(Full::default())),
-                None => stream(AdminBody::stream(self.events.listen(), &self.drain)),
+                None => match Arc::clone(&self.streams).try_acquire_owned() {
+                    Ok(place) => stream(AdminBody::stream(self.events.listen(), place, &self.drain)),
+                    Err(_) => text(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        format!("{STREAMS} listeners are here already\n"),
+                    ),
+                },
             },
             _ => text(
                 StatusCode::NOT_FOUND,

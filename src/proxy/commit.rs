@@ -110,18 +110,12 @@ impl Committer {
                 self.run(|answer| Box::pin(committer.regenerate(change, answer))).await
             }
             (Write::Destroy, Some(_)) => {
-                let mut existed = self.store.destroy(&base.sid).await?;
-                if existed {
-                    self.tell(events::Kind::Destroy, &base.sid, now);
-                }
-                // A logout means the session, also when it got a new sid while the app worked.
-                if let Some(renamed) = self.lines.renamed_to(&base.sid).filter(|_| !existed) {
-                    existed = self.store.destroy(&renamed).await?;
-                    if existed {
-                        self.tell(events::Kind::Destroy, &renamed, now);
+                if !self.destroy(&base.sid, now).await? {
+                    // A logout means the session, also when it got a new sid while the app worked.
+                    if let Some(renamed) = self.lines.renamed_to(&base.sid) {
+                        self.destroy(&renamed, now).await?;
                     }
                 }
-                self.counters.sessions_destroyed.add(u64::from(existed));
                 Ok(gone(base.sid, Outcome::Destroyed))
             }
             // The rules plan these for live sessions only.
@@ -129,6 +123,16 @@ impl Committer {
                 Ok(Committed { outcome: Outcome::Unchanged, base })
             }
         }
+    }
+
+    async fn destroy(&self, sid: &Sid, now: Millis) -> Result<bool, StoreError> {
+        let existed = self.store.destroy(sid).await?;
+        if existed {
+            self.lines.remember_destroyed(sid);
+            self.counters.sessions_destroyed.inc();
+            self.tell(events::Kind::Destroy, sid, now);
+        }
+        Ok(existed)
     }
 
     /// Several store operations that belong together run on a task of their own, which a client that leaves cannot stop.

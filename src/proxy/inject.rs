@@ -32,6 +32,16 @@ pub(super) struct Names {
     pub(super) control: HeaderName,
 }
 
+/// `X-Session-Status`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Status {
+    Live,
+    None,
+    Invalid,
+    Expired,
+    Unavailable,
+}
+
 impl Sessions {
     /// Takes the session's cookies off the request and makes one Cookie line of several (RFC 9113 §8.2.3).
     pub(super) fn settle_cookies(&self, headers: &mut HeaderMap) {
@@ -132,6 +142,18 @@ impl Sessions {
             insert_text(headers, name, &value);
         }
         Ok(())
+    }
+}
+
+impl Status {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::None => "none",
+            Self::Invalid => "invalid",
+            Self::Expired => "expired",
+            Self::Unavailable => "unavailable",
+        }
     }
 }
 

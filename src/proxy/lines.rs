@@ -13,22 +13,22 @@ const SHARDS: usize = 32;
 
 type Line = Arc<tokio::sync::Mutex<Option<Loaded>>>;
 
-/// How long a sid that was regenerated away is remembered (at least; at most twice as long), and how many of them at once.
-const RENAMED_FOR: Duration = Duration::from_secs(60);
-const RENAMED_MOST: usize = 50_000;
-const RENAMED_LONGEST: usize = 256;
+/// How long a sid that was regenerated or destroyed is remembered (at least; at most twice as long), and how many of them at once.
+const REMEMBERED_FOR: Duration = Duration::from_secs(60);
+const REMEMBERED_MOST: usize = 50_000;
+const REMEMBERED_LONGEST: usize = 256;
 
 /// All lines of the process. Locked for a map operation only, and only by requests that write.
 pub struct Lines {
     shards: [Mutex<HashMap<Sid, Line>>; SHARDS],
-    renamed: Mutex<Renamed>,
+    ended: Mutex<Ended>,
 }
 
-/// Old sid to new one, in two generations: the older one is forgotten whole.
+/// Old sid to new one (`None`: destroyed), in two generations: the older one is forgotten whole.
 #[derive(Default)]
-struct Renamed {
-    recent: HashMap<Sid, Sid>,
-    older: HashMap<Sid, Sid>,
+struct Ended {
+    recent: HashMap<Sid, Option<Sid>>,
+    older: HashMap<Sid, Option<Sid>>,
     since: Option<Instant>,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Place {
 
 impl Default for Lines {
     fn default() -> Self {
-        Self { shards: std::array::from_fn(|_| Mutex::default()), renamed: Mutex::default() }
+        Self { shards: std::array::from_fn(|_| Mutex::default()), ended: Mutex::default() }
     }
 }
 
@@ -53,29 +53,44 @@ impl Lines {
 
     /// The session of `old` lives on as `new`.
     pub(super) fn remember_renamed(&self, old: &Sid, new: &Sid) {
-        let mut renamed = self.renamed();
+        self.remember(old, Some(new.clone()));
+    }
+
+    /// The session of `sid` was ended by an app's word.
+    pub(super) fn remember_destroyed(&self, sid: &Sid) {
+        self.remember(sid, None);
+    }
+
+    fn remember(&self, old: &Sid, new: Option<Sid>) {
+        let mut ended = self.ended();
         let now = Instant::now();
         // A generation that is full is as good as one that is old: the newest renames matter most.
-        let full = renamed.recent.len() >= RENAMED_MOST;
-        if full || renamed.since.is_none_or(|since| since.elapsed() >= RENAMED_FOR) {
-            renamed.older = std::mem::take(&mut renamed.recent);
-            renamed.since = Some(now);
+        let full = ended.recent.len() >= REMEMBERED_MOST;
+        if full || ended.since.is_none_or(|since| since.elapsed() >= REMEMBERED_FOR) {
+            ended.older = std::mem::take(&mut ended.recent);
+            ended.since = Some(now);
         }
         // A sid of ours has 32 characters; what other software signed may have any length.
-        if old.as_str().len() <= RENAMED_LONGEST {
-            renamed.recent.insert(old.clone(), new.clone());
+        if old.as_str().len() <= REMEMBERED_LONGEST {
+            ended.recent.insert(old.clone(), new);
         }
     }
 
     /// What became of a session that was renamed a moment ago, by this process. Its browser has a newer cookie, or is about to get
     /// it, and what requests that began before say is meant for it.
     pub(super) fn renamed_to(&self, sid: &Sid) -> Option<Sid> {
-        let renamed = self.renamed();
-        renamed.recent.get(sid).or_else(|| renamed.older.get(sid)).cloned()
+        let ended = self.ended();
+        ended.recent.get(sid).or_else(|| ended.older.get(sid)).cloned().flatten()
     }
 
-    fn renamed(&self) -> MutexGuard<'_, Renamed> {
-        self.renamed.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Did this process destroy it a moment ago? Else a session that is gone may have got a new sid elsewhere.
+    pub(super) fn was_destroyed(&self, sid: &Sid) -> bool {
+        let ended = self.ended();
+        ended.recent.get(sid).or_else(|| ended.older.get(sid)).is_some_and(Option::is_none)
+    }
+
+    fn ended(&self) -> MutexGuard<'_, Ended> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     // A panic while the map was held leaves the map whole: it holds no half-done state.
@@ -125,6 +140,8 @@ mod tests {
         }
         assert_eq!(lines.renamed_to(&a), None);
         lines.remember_renamed(&a, &b);
-        assert_eq!(lines.renamed_to(&a), Some(b));
+        assert_eq!((lines.renamed_to(&a), lines.was_destroyed(&a)), (Some(b.clone()), false));
+        lines.remember_destroyed(&b);
+        assert_eq!((lines.renamed_to(&b), lines.was_destroyed(&b)), (None, true));
     }
 }

@@ -3,16 +3,16 @@
 //! Decisions are `session`'s, writes are [`super::commit`]'s; this file reads and sets headers. Tests: `tests/it/session_*.rs`.
 
 use super::commit::Committer;
-use super::cookies::{Claimed, Jar, Scope};
+use super::cookies::{Claimed, Jar, Scope, Told, is_shared_by_caches};
 use super::error::ProxyError;
-use super::inject::Names;
+use super::inject::{Names, Status};
 use super::options::{InvalidUpdate, SessionOptions, StoreUnavailable, Unreadable};
 use super::outcome::{Base, CommitError, Committed, Outcome};
 use crate::session::Millis;
 use crate::session::cookie::{self, Presented};
 use crate::session::guard::FieldPath;
 use crate::session::json::Json;
-use crate::session::lifecycle::{self, CookieStep, Facts, Live, Plan};
+use crate::session::lifecycle::{self, CookieStep, Facts, Live, Plan, Write};
 use crate::session::record::{CookieAttributes, Payload};
 use crate::session::sid::Sid;
 use crate::session::wire::{self, Invalid, Update};
@@ -34,6 +34,7 @@ pub(super) struct Sessions {
     pub(super) attributes: [Arc<CookieAttributes>; 2],
     pub(super) header_limit: usize,
     pub(super) committer: Rc<Committer>,
+    pub(super) told: Told,
     /// Responses that are read on for their trailers' sake although the client has left.
     pub(super) without_client: Arc<Semaphore>,
 }
@@ -52,16 +53,6 @@ pub(super) struct Opened {
     writable: bool,
     /// The data as a tree, made when a route first looks into it.
     data: OnceCell<Json>,
-}
-
-/// `X-Session-Status`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Status {
-    Live,
-    None,
-    Invalid,
-    Expired,
-    Unavailable,
 }
 
 /// What a request is asked with, beside its headers.
@@ -95,10 +86,19 @@ impl Sessions {
         committer: Rc<Committer>,
     ) -> Result<Self, String> {
         let names = Names::new(&options.header_prefix)?;
+        committer.counters.cookie_keys.configure(options.keys.len());
         let cookie = &options.policy.cookie;
         let attributes = [false, true].map(|secure| Arc::new(cookie::stored_attributes(cookie, secure)));
         let without_client = Arc::new(Semaphore::new(WITHOUT_CLIENT));
-        Ok(Self { names, attributes, header_limit, committer, without_client, options })
+        Ok(Self {
+            names,
+            attributes,
+            header_limit,
+            committer,
+            told: Told::default(),
+            without_client,
+            options,
+        })
     }
 
     /// A request outside `cookie.path` has no session at all: a plain prefix of the path as received, as in express-session.
@@ -117,10 +117,10 @@ impl Sessions {
         let names = self.options.names.iter().map(String::as_str);
         let tickets = match cookie::read(lines, names, &self.options.keys) {
             Presented::Valid(tickets) => tickets,
-            Presented::None => return self.fresh(Status::None, false, ask),
+            Presented::None => return self.fresh(Status::None, false, Jar::default(), ask),
             Presented::Invalid { .. } => {
                 self.committer.counters.cookies_forged.inc();
-                return self.fresh(Status::Invalid, true, ask);
+                return self.fresh(Status::Invalid, true, Jar::default(), ask);
             }
         };
         let scope = Scope { headers, path, secure: ask.secure };
@@ -141,7 +141,7 @@ impl Sessions {
                     data: OnceCell::new(),
                 })
             }
-            Claimed::Expired => self.fresh(Status::Expired, true, ask),
+            Claimed::Expired(jar) => self.fresh(Status::Expired, true, jar, ask),
             Claimed::Unreadable(sid, what) => {
                 self.committer.counters.sessions_unreadable.inc();
                 tracing::error!(session = %sid, what, "stored session is unreadable; it is left as it is");
@@ -163,16 +163,24 @@ impl Sessions {
         }
     }
 
-    fn fresh(&self, status: Status, client_has_cookie: bool, ask: &Ask) -> Result<Opened, ProxyError> {
+    fn fresh(
+        &self,
+        status: Status,
+        client_has_cookie: bool,
+        jar: Jar,
+        ask: &Ask,
+    ) -> Result<Opened, ProxyError> {
         let base = Base { sid: new_sid()?, live: None };
         let (secure, writable) = (ask.secure, ask.writable);
-        let jar = Jar::default();
         Ok(Opened { base, status, client_has_cookie, jar, secure, writable, data: OnceCell::new() })
     }
 
     /// An empty session that nothing is written for: we do not know what the real one is.
     fn read_only(&self, client_has_cookie: bool, ask: &Ask) -> Result<Opened, ProxyError> {
-        Ok(Opened { writable: false, ..self.fresh(Status::Unavailable, client_has_cookie, ask)? })
+        Ok(Opened {
+            writable: false,
+            ..self.fresh(Status::Unavailable, client_has_cookie, Jar::default(), ask)?
+        })
     }
 
     /// Takes the update off a response, commits it and sets the cookie: after this the head may go.
@@ -190,6 +198,10 @@ impl Sessions {
             }
             return Ok(Closed::unchanged(opened.base));
         }
+        let mut opened = opened;
+        // A cache may hand a cookie to everybody, so none is set there for tidiness' sake.
+        opened.jar.stale &=
+            !is_shared_by_caches(headers) && cookie::may_be_set(&self.options.policy.cookie, opened.secure);
         let planned = self.take_update(headers).and_then(|update| {
             let attributes = &self.attributes[usize::from(opened.secure)];
             let plan = lifecycle::decide_response(
@@ -208,6 +220,7 @@ impl Sessions {
             }
         };
         let (secure, client_has_cookie) = (opened.secure, opened.client_has_cookie);
+        let only_touched = matches!(write, Write::Touch { .. });
         let committed = match self.committer.commit(opened.base.clone(), write, update, now, false).await {
             Ok(committed) => committed,
             Err(CommitError::Invalid(invalid)) => {
@@ -220,16 +233,28 @@ impl Sessions {
                 self.set_cookie(
                     lifecycle::set_cookie(&self.options.policy, secure, expires),
                     &sid,
-                    opened.jar,
+                    // What is to be forgotten can wait: the error carries one cookie, and this is the one that counts.
+                    Jar::default(),
                     secure,
                     &mut answer,
                 );
                 return Err(ProxyError::HalfRegenerated(self.counted(error), answer.remove(SET_COOKIE)));
             }
         };
-        let cookie = self.cookie_after(&committed, cookie, secure, client_has_cookie);
+        let cookie = match committed.outcome {
+            // Nothing was said that could be lost, and whoever gave the session a new sid, in whatever process, has set another
+            // cookie: a poll beside a login must not take that away.
+            Outcome::Vanished if only_touched && !self.ended_here(&opened.base, now) => CookieStep::Leave,
+            _ => self.cookie_after(&committed, cookie, secure, client_has_cookie),
+        };
         let withheld = self.set_cookie(cookie, &committed.base.sid, opened.jar, secure, headers);
         Ok(Closed { base: committed.base, outcome: committed.outcome, withheld })
+    }
+
+    /// Is it known that the session has ended, and did not just get a new sid?
+    fn ended_here(&self, base: &Base, now: Millis) -> bool {
+        let expired = base.live.as_ref().and_then(|loaded| loaded.expires_at).is_some_and(|at| at <= now);
+        expired || self.committer.lines.was_destroyed(&base.sid)
     }
 
     /// The planned cookie, corrected by what really happened to the session.
@@ -350,18 +375,6 @@ impl Opened {
             Some(loaded) => loaded.record.payload.to_json(),
             None => Payload::empty().to_json(),
         })
-    }
-}
-
-impl Status {
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::Live => "live",
-            Self::None => "none",
-            Self::Invalid => "invalid",
-            Self::Expired => "expired",
-            Self::Unavailable => "unavailable",
-        }
     }
 }
 

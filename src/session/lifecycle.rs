@@ -213,9 +213,11 @@ impl Policy {
             .is_some_and(|(limit, created)| created.saturating_add(limit) <= now)
     }
 
-    /// Is a touch due, or does `touch_after` hold it back?
+    /// Is a touch due, or does `touch_after` hold it back? [`Millis::MAX`] is never.
     pub fn touch_is_due(&self, touched_at: Option<Millis>, now: Millis) -> bool {
-        self.touch_after <= 0 || touched_at.is_none_or(|at| now.saturating_sub(at) >= self.touch_after)
+        self.touch_after <= 0
+            || (self.touch_after < Millis::MAX
+                && touched_at.is_none_or(|at| now.saturating_sub(at) >= self.touch_after))
     }
 
     fn cap(&self, at: Millis, created_at: Option<Millis>) -> Millis {
@@ -265,7 +267,10 @@ pub fn decide_response(
         );
     }
     let expires = evolved.record.cookie.expires;
-    let due = policy.rolling || facts.stale_cookie || update.max_age.is_some() || (evolved.modified && expires.is_some());
+    let due = policy.rolling
+        || facts.stale_cookie
+        || update.max_age.is_some()
+        || (evolved.modified && expires.is_some());
     let cookie = if due { set_cookie(policy, facts.secure, expires) } else { CookieStep::Leave };
     if evolved.modified || update.save || policy.resave {
         return Ok(Plan { write: Write::Save(evolved), cookie });
@@ -379,7 +384,8 @@ fn decide_new(
 /// A presented session that nobody changed: touch it when due, roll its cookie when asked to.
 fn decide_untouched(policy: &Policy, facts: Facts<'_>, live: Live<'_>) -> Plan {
     let expires = policy.touched_expiry(live.record, facts.now);
-    let write = if policy.touch_is_due(live.touched_at, facts.now) {
+    // A cookie is set anew for a session that is still there only: a login that ran beside this request has set another.
+    let write = if facts.stale_cookie || policy.touch_is_due(live.touched_at, facts.now) {
         Write::Touch { expires_at: policy.stored_until(expires, live.record.created_at, facts.now) }
     } else {
         Write::Nothing

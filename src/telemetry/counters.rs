@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// A number that grows; with [`Counter::sub`] a gauge.
@@ -55,7 +55,10 @@ impl Labelled {
 /// How often each secret verified the cookie of a live session, and when last. The first sixteen secrets; later ones count as the
 /// sixteenth.
 #[derive(Debug, Default)]
-pub struct KeyUses([KeyUse; 16]);
+pub struct KeyUses {
+    configured: AtomicUsize,
+    keys: [KeyUse; 16],
+}
 
 #[derive(Debug, Default)]
 struct KeyUse {
@@ -65,16 +68,21 @@ struct KeyUse {
 }
 
 impl KeyUses {
+    /// How many secrets there are.
+    pub fn configure(&self, count: usize) {
+        self.configured.store(count.min(self.keys.len()), Ordering::Relaxed);
+    }
+
     /// The secret with this index verified a cookie; `now` is in milliseconds.
     pub fn verified(&self, index: usize, now: i64) {
-        let key = &self.0[index.min(self.0.len() - 1)];
+        let key = &self.keys[index.min(self.keys.len() - 1)];
         key.verified.fetch_add(1, Ordering::Relaxed);
         key.last.store(u64::try_from(now / 1000).unwrap_or_default(), Ordering::Relaxed);
     }
 
     /// How often, and when last, over all workers.
     fn sum(workers: &[&Counters], index: usize) -> (u64, u64) {
-        let keys = || workers.iter().map(|worker| &worker.cookie_keys.0[index]);
+        let keys = || workers.iter().map(|worker| &worker.cookie_keys.keys[index]);
         let verified = keys().map(|key| key.verified.load(Ordering::Relaxed)).sum();
         (verified, keys().map(|key| key.last.load(Ordering::Relaxed)).max().unwrap_or_default())
     }
@@ -165,10 +173,9 @@ pub fn render<'a>(workers: impl IntoIterator<Item = &'a Counters>) -> String {
     text.sample("session_events_total", "{event=\"touch\"}", sum(|c| &c.events_touch));
     text.sample("session_events_total", "{event=\"destroy\"}", sum(|c| &c.events_destroy));
     // An old secret whose last use lies further back than the longest cookie may go.
-    let uses: Vec<(usize, (u64, u64))> = (0..16)
-        .map(|index| (index, KeyUses::sum(&workers, index)))
-        .filter(|(index, use_)| *index == 0 || use_.0 > 0)
-        .collect();
+    let secrets = workers.iter().map(|worker| worker.cookie_keys.configured.load(Ordering::Relaxed)).max();
+    let uses: Vec<(usize, (u64, u64))> =
+        (0..secrets.unwrap_or(0)).map(|index| (index, KeyUses::sum(&workers, index))).collect();
     text.family(
         "cookie_key_verified_total",
         "counter",
@@ -331,6 +338,7 @@ mod tests {
             |c| &c.events_destroy,
         ];
         events.iter().for_each(|pick| pick(&counters).add(7));
+        counters.cookie_keys.configure(1);
         (0..7).for_each(|_| counters.cookie_keys.verified(0, 7000));
         (0..7).for_each(|_| counters.store_errors.inc("load", "timeout"));
         (0..7).for_each(|_| counters.upstream_errors.inc("app", "connect"));

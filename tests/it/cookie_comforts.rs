@@ -29,7 +29,9 @@ fn of_two_good_cookies_the_one_that_is_alive_wins_and_the_other_is_forgotten() {
     let app = App::parrot();
     let sidecar = Setup::before(&app).start();
     let live = ticket::cookie(&ann(&sidecar), SECRET);
-    for cookies in [format!("{}; {live}", stale()), format!("{live}; {}", stale())] {
+    for (name, order) in [("one", [true, false]), ("two", [false, true])] {
+        let stale = ticket::cookie(&format!("nobody-has-{name}"), SECRET);
+        let cookies = order.map(|first| if first { &*stale } else { &*live }).join("; ");
         let headers = [("Cookie", &*cookies), ("Host", "shop.example.com:8080")];
         let response = sidecar.client().get("/cart/items?x=1", &headers);
         assert_eq!(app.last().session(), json!({"user": "ann"}), "{cookies}");
@@ -55,6 +57,64 @@ fn of_two_good_cookies_the_one_that_is_alive_wins_and_the_other_is_forgotten() {
             "Domain=example.com; Path=/cart/items",
         ];
         assert_eq!(scopes, expected, "{cookies}");
+        // A browser that cannot forget it is not told so with every response.
+        let response = sidecar.client().get("/cart/items?x=1", &headers);
+        assert!(set_cookies(&response).is_empty(), "{response:?}");
+    }
+}
+
+#[test]
+fn nothing_is_forgotten_above_the_sessions_own_path_or_beside_another_living_session() {
+    let app = App::parrot();
+    let sidecar = Setup::before(&app).cookie("path = \"/admin\"").start();
+    let mut browser = sidecar.browser();
+    browser.ask("GET", "/admin", &[("Say-X-Session-Update", r#"{"user":"ann"}"#)]);
+    let live = ticket::cookie(&ticket::sid_of(&browser.jar["connect.sid"]), SECRET);
+    let cookies = format!("{}; {live}", stale());
+    let response = sidecar.client().get("/admin/users", &[("Cookie", &cookies), ("Host", "localhost")]);
+    let lines = set_cookies(&response);
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines.iter().all(|line| line.contains("; Path=/admin")), "{lines:?}");
+
+    let sidecar = Setup::before(&app).start();
+    let (first, second) = (ticket::cookie(&ann(&sidecar), SECRET), ticket::cookie(&ann(&sidecar), SECRET));
+    let response = sidecar.client().get("/", &[("Cookie", &format!("{first}; {}; {second}", stale()))]);
+    assert!(set_cookies(&response).is_empty(), "{response:?}");
+}
+
+#[test]
+fn planted_cookies_that_are_dead_do_not_outlive_a_login() {
+    let app = App::parrot();
+    let sidecar = Setup::before(&app).start();
+    let planted: Vec<String> = (0..5).map(|n| ticket::cookie(&format!("planted-{n}"), SECRET)).collect();
+    let cookies = planted.join("; ");
+    let ask = |cookies: &str, update: &str| {
+        let headers = [("Cookie", cookies), ("Host", "localhost"), ("Say-X-Session-Update", update)];
+        sidecar.client().get("/login/form", &headers)
+    };
+    let response = sidecar.client().get("/login/form", &[("Cookie", &cookies), ("Host", "localhost")]);
+    assert!(set_cookies(&response).is_empty(), "nothing hides anything yet");
+    let response = ask(&cookies, r#"{"user":"ann"}"#);
+    let lines = set_cookies(&response);
+    assert!(lines.iter().any(|line| line.starts_with("connect.sid=; Path=/login/form")), "{lines:?}");
+    let login = lines.last().unwrap().split(';').next().unwrap();
+    // And while they are there, all the same: the living one counts, wherever it stands.
+    sidecar.client().get("/", &[("Cookie", &format!("{cookies}; {login}"))]);
+    assert_eq!(app.last().session(), json!({"user": "ann"}));
+}
+
+#[test]
+fn no_cookie_is_set_anew_where_a_cache_would_share_it_or_the_session_has_gone() {
+    let app = App::parrot();
+    let sidecar =
+        Setup::before(&app).secrets(&[SECRET, OLD]).store("kind = \"memory\"\ntouch_after = \"1h\"").start();
+    let sid = ann(&sidecar);
+    let old = ticket::cookie(&sid, OLD);
+    for (cache, set) in
+        [("public, max-age=600", false), ("S-MaxAge=5", false), ("private", true), ("max-age=1", true)]
+    {
+        let response = sidecar.client().get("/", &[("Cookie", &old), ("Say-Cache-Control", cache)]);
+        assert_eq!(response.cookie().is_some(), set, "{cache}");
     }
 }
 

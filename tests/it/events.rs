@@ -109,7 +109,22 @@ fn the_stream_asks_for_the_token_and_ends_with_the_sidecar() {
             "{authorization}"
         );
     }
-    let mut events = listen(&sidecar);
+    // Listeners never take all of the port.
+    let many: Vec<_> = (0..32).map(|_| listen(&sidecar)).collect();
+    let authorization = format!("Bearer {TOKEN}");
+    let ask = || sidecar.admin_client().get("/v1/events", &[("Authorization", &authorization)]).status;
+    assert_eq!((ask(), sidecar.admin("/healthz")), (503, 200));
+    drop(many);
+    let mut events = crate::support::eventually("a free place", || {
+        let mut stream = sidecar.admin_socket();
+        write!(stream, "GET /v1/events HTTP/1.1\r\nHost: admin\r\nAuthorization: {authorization}\r\n\r\n")
+            .unwrap();
+        let mut reader = BufReader::new(stream);
+        let mut first = String::new();
+        reader.read_line(&mut first).unwrap();
+        first.contains(" 200 ").then_some(reader)
+    });
+    lines_until(&mut events, ": here");
     sidecar.terminate();
     let rest = lines_until(&mut events, "0");
     assert!(rest.iter().all(String::is_empty), "the stream has its proper end: {rest:?}");

@@ -174,7 +174,8 @@ fn check(policy: &Policy, facts: Facts<'_>, update: Option<&Update>, plan: &Plan
         Write::Destroy => panic!("{context}"),
         // touch: presented, not saved, not throttled
         Write::Touch { .. } | Write::Nothing => {
-            let throttled = policy.touch_after > 0
+            let throttled = !facts.stale_cookie
+                && policy.touch_after > 0
                 && facts
                     .live
                     .and_then(|live| live.touched_at)

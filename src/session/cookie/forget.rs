@@ -5,13 +5,20 @@
 
 /// The host itself and its nearest parents; one line each in the response.
 const MOST_DOMAINS: usize = 3;
-/// `/` and the first directories of the path.
+/// The first paths from the top.
 const MOST_PATHS: usize = 3;
+/// Some proxies take response heads of 4 KiB only; a twin on a longer path stays.
+const LONGEST_PATH: usize = 64;
 
-/// The scopes of cookies that reach `host` and `path`: `Domain` (`None`: the host alone) and `Path`, at most twelve.
-pub fn scopes<'a>(host: &'a str, path: &'a str) -> impl Iterator<Item = (Option<&'a str>, &'a str)> {
+/// The scopes of cookies that reach `host` and `path`: `Domain` (`None`: the host alone) and `Path`, at most twelve. `root` is the
+/// session's own `cookie.path`: what lies above it is another app's.
+pub fn scopes<'a>(
+    host: &'a str,
+    root: &'a str,
+    path: &'a str,
+) -> impl Iterator<Item = (Option<&'a str>, &'a str)> {
     let domains = std::iter::once(None).chain(domains(host).map(Some));
-    domains.flat_map(move |domain| paths(path).map(move |path| (domain, path)))
+    domains.flat_map(move |domain| paths(root, path).map(move |path| (domain, path)))
 }
 
 /// The host's name and its parents of two labels and more: browsers take no cookie for a top-level domain. None for an address.
@@ -36,14 +43,17 @@ fn parent(name: &str) -> Option<&str> {
     parent.contains('.').then_some(parent)
 }
 
-/// `/`, then each directory of the path from the top.
-fn paths(path: &str) -> impl Iterator<Item = &str> {
+/// `root`, then each directory of the path below it, from the top.
+fn paths<'a>(root: &'a str, path: &'a str) -> impl Iterator<Item = &'a str> {
     let path = path.split('?').next().unwrap_or("/");
-    let ends = path.match_indices('/').map(|(at, _)| at).skip(1).filter(|at| *at > 1);
-    let whole = (path.len() > 1 && !path.ends_with('/')).then_some(path.len());
-    let sound =
-        |path: &&str| path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b';' | b'<'));
-    std::iter::once("/").chain(ends.chain(whole).map(move |end| &path[..end]).filter(sound)).take(MOST_PATHS)
+    let ends = path.match_indices('/').map(|(at, _)| at).skip(1);
+    let whole = (!path.ends_with('/')).then_some(path.len());
+    let sound = move |path: &&str| {
+        (root.len() + 1..=LONGEST_PATH).contains(&path.len())
+            && path.starts_with(root)
+            && path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b';' | b'<'))
+    };
+    std::iter::once(root).chain(ends.chain(whole).map(move |end| &path[..end]).filter(sound)).take(MOST_PATHS)
 }
 
 #[cfg(test)]
@@ -74,7 +84,7 @@ mod tests {
 
     #[test]
     fn paths_go_down_from_the_root() {
-        let of = |path| paths(path).collect::<Vec<_>>();
+        let of = |path| paths("/", path).collect::<Vec<_>>();
         assert_eq!(of("/"), ["/"]);
         assert_eq!(of("/a"), ["/", "/a"]);
         assert_eq!(of("/a/b/c/d?x=/y"), ["/", "/a", "/a/b"]);
@@ -83,11 +93,18 @@ mod tests {
         assert_eq!(of("/a;b/c"), ["/"]);
         assert_eq!(of("*"), ["/"]);
         assert_eq!(of(""), ["/"]);
+        assert_eq!(of(&format!("/{}/b", "x".repeat(64))), ["/"]);
+        // Nothing above the session's own path.
+        assert_eq!(
+            paths("/admin", "/admin/users/7").collect::<Vec<_>>(),
+            ["/admin", "/admin/users", "/admin/users/7"]
+        );
+        assert_eq!(paths("/admin", "/elsewhere/x").collect::<Vec<_>>(), ["/admin"]);
     }
 
     #[test]
     fn there_are_never_many() {
-        let all: Vec<_> = scopes("a.b.c.d.e.example.com", "/1/2/3/4/5/6").collect();
+        let all: Vec<_> = scopes("a.b.c.d.e.example.com", "/", "/1/2/3/4/5/6").collect();
         assert_eq!(all.len(), 12);
         assert_eq!((all[0], all[11]), ((None, "/"), (Some("c.d.e.example.com"), "/1/2")));
     }
