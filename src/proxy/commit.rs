@@ -92,6 +92,13 @@ impl Committer {
             (Write::Touch { expires_at }, Some(loaded)) => {
                 Ok(self.touch(base, &loaded, expires_at, now).await)
             }
+            (Write::Confirm, Some(_)) => match self.store.load(&base.sid, now).await {
+                Ok(Lookup::Absent) => Ok(self.vanished(base.sid)),
+                // An outage changes nothing about the cookie.
+                Ok(Lookup::Live(_) | Lookup::Unreadable(_)) | Err(_) => {
+                    Ok(Committed { outcome: Outcome::Unchanged, base })
+                }
+            },
             (Write::Create(evolved), _) => {
                 let fresh = update.is_some_and(|update| update.regenerate);
                 let first = if fresh { new_sid()? } else { base.sid };
@@ -119,9 +126,10 @@ impl Committer {
                 Ok(gone(base.sid, Outcome::Destroyed))
             }
             // The rules plan these for live sessions only.
-            (Write::Touch { .. } | Write::Save(_) | Write::Regenerate(_) | Write::Destroy, None) => {
-                Ok(Committed { outcome: Outcome::Unchanged, base })
-            }
+            (
+                Write::Touch { .. } | Write::Confirm | Write::Save(_) | Write::Regenerate(_) | Write::Destroy,
+                None,
+            ) => Ok(Committed { outcome: Outcome::Unchanged, base }),
         }
     }
 

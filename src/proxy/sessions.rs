@@ -220,7 +220,7 @@ impl Sessions {
             }
         };
         let (secure, client_has_cookie) = (opened.secure, opened.client_has_cookie);
-        let only_touched = matches!(write, Write::Touch { .. });
+        let only_touched = matches!(write, Write::Touch { .. } | Write::Confirm);
         let committed = match self.committer.commit(opened.base.clone(), write, update, now, false).await {
             Ok(committed) => committed,
             Err(CommitError::Invalid(invalid)) => {

@@ -143,6 +143,9 @@ pub enum Write {
         /// The new end.
         expires_at: Millis,
     },
+    /// Nothing, but look whether it is still there: its cookie is to be set anew, and a login that ran beside this request may have
+    /// set another.
+    Confirm,
     /// Store a session that the store does not have.
     Create(Evolved),
     /// Store a session that the store has. On a conflict [`evolve`] is asked again with what is stored by then.
@@ -384,9 +387,10 @@ fn decide_new(
 /// A presented session that nobody changed: touch it when due, roll its cookie when asked to.
 fn decide_untouched(policy: &Policy, facts: Facts<'_>, live: Live<'_>) -> Plan {
     let expires = policy.touched_expiry(live.record, facts.now);
-    // A cookie is set anew for a session that is still there only: a login that ran beside this request has set another.
-    let write = if facts.stale_cookie || policy.touch_is_due(live.touched_at, facts.now) {
+    let write = if policy.touch_is_due(live.touched_at, facts.now) {
         Write::Touch { expires_at: policy.stored_until(expires, live.record.created_at, facts.now) }
+    } else if facts.stale_cookie {
+        Write::Confirm
     } else {
         Write::Nothing
     };

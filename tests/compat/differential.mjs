@@ -314,7 +314,9 @@ const walk = async (number, mongod, plain) => {
 
   const compareCookies = ({ browser, own, page, now, otherMoment, winner, cookies, inside, argument, ours, theirs }) => {
     let mine = ours
-    const twin = own && cookies.parts.some(({ kind }) => kind === 'foreign')
+    // With no session of its own to follow, a response says so only when it sets a new one.
+    const signed = cookies.parts.filter(({ kind }) => kind === 'foreign' || kind.startsWith('own')).length
+    const twin = own ? cookies.parts.some(({ kind }) => kind === 'foreign') : signed > 1
     const forget = mine.slice(0, -1).filter(isClear)
     if (twin && inside && forget.length > 0) {
       except('dead twin')

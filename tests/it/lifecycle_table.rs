@@ -163,7 +163,7 @@ fn check(policy: &Policy, facts: Facts<'_>, update: Option<&Update>, plan: &Plan
     // save
     let (saves, evolved) = match &plan.write {
         Write::Create(evolved) | Write::Save(evolved) | Write::Regenerate(evolved) => (true, Some(evolved)),
-        Write::Nothing | Write::Touch { .. } | Write::Destroy => (false, None),
+        Write::Nothing | Write::Touch { .. } | Write::Confirm | Write::Destroy => (false, None),
     };
     let due = if live.is_some() { policy.resave || modified } else { policy.save_uninitialized || modified };
     assert_eq!(saves, due || asked.save, "{context}");
@@ -173,14 +173,15 @@ fn check(policy: &Policy, facts: Facts<'_>, update: Option<&Update>, plan: &Plan
         Write::Regenerate(_) => assert!(live.is_some() && asked.regenerate, "{context}"),
         Write::Destroy => panic!("{context}"),
         // touch: presented, not saved, not throttled
-        Write::Touch { .. } | Write::Nothing => {
-            let throttled = !facts.stale_cookie
-                && policy.touch_after > 0
+        Write::Touch { .. } | Write::Confirm | Write::Nothing => {
+            let throttled = policy.touch_after > 0
                 && facts
                     .live
                     .and_then(|live| live.touched_at)
                     .is_some_and(|at| NOW - at < policy.touch_after);
             assert_eq!(matches!(plan.write, Write::Touch { .. }), live.is_some() && !throttled, "{context}");
+            let confirms = live.is_some() && throttled && facts.stale_cookie;
+            assert_eq!(plan.write == Write::Confirm, confirms, "{context}");
         }
     }
     // cookie
