@@ -105,7 +105,7 @@ impl<'a> Item<'a> {
             Refused::Missing(name) if is_secret(&self.path) => (
                 format!("${{{name}"),
                 format!("environment variable {name} is not set"),
-                format!("set it to a secret of its own: export {name}=\"$(cloakroom secret)\""),
+                cure_of_missing(&self.path, name),
             ),
             Refused::Missing(name) => (
                 format!("${{{name}"),
@@ -238,6 +238,27 @@ impl<'a> Item<'a> {
             return None;
         }
         Some(self.walk.base_dir.join(text.value))
+    }
+}
+
+/// What to do about a secret's variable that is not set. Whoever comes from an Express app has the secret already, and a fresh one would
+/// end every session.
+fn cure_of_missing(path: &str, name: &str) -> String {
+    let make = format!("export {name}=\"$(cloakroom secret)\"");
+    match path.split('[').next().unwrap_or(path) {
+        "session.secrets" | "store.crypto.secret" => {
+            format!("set it to the app's secret; for a new deployment make one: {make}")
+        }
+        "store.crypto.old_secrets" => {
+            format!("set it to the secret that older sessions are sealed with: export {name}='…'")
+        }
+        "store.crypto.kruptein.secret" => {
+            format!("set it to the secret of the app's crypto option: export {name}='…'")
+        }
+        path if path.ends_with("token") || path.ends_with("signing_key") => {
+            format!("set it to a secret of its own: {make}")
+        }
+        _ => format!("set it: export {name}='…'"),
     }
 }
 

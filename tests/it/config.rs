@@ -128,6 +128,36 @@ fn a_problem_is_shown_with_its_line_a_caret_and_a_cure() {
 }
 
 #[test]
+fn a_secret_that_an_app_has_already_is_not_made_anew() {
+    let cure = |tables: &str| {
+        let text = format!("[[listener]]\naddress = \"127.0.0.1:8080\"\n{tables}");
+        let problems = parse(&text).unwrap_err().0;
+        problems.into_iter().find(|problem| problem.what.contains("MISSING")).unwrap().hint.unwrap()
+    };
+    let fresh = "$(cloakroom secret)";
+    for tables in [
+        "[session]\nsecrets = [\"${MISSING}\"]",
+        "[store]\nkind = \"mongodb\"\n[store.crypto]\nsecret = \"${MISSING}\"",
+    ] {
+        let cure = cure(tables);
+        assert!(cure.starts_with("set it to the app's secret; for a new deployment"), "{cure}");
+        assert!(cure.contains(fresh), "{cure}");
+    }
+    for tables in [
+        "[store]\nkind = \"mongodb\"\n[store.crypto]\nkruptein = { secret = \"${MISSING}\" }",
+        "[store]\nkind = \"mongodb\"\n[store.crypto]\nold_secrets = [\"${MISSING}\"]",
+        "[store]\nkind = \"mongodb\"\nurl = \"${MISSING}\"",
+    ] {
+        let cure = cure(tables);
+        assert!(
+            cure.starts_with("set it") && cure.contains("export MISSING=") && !cure.contains(fresh),
+            "{cure}"
+        );
+    }
+    assert!(cure("[admin]\ntoken = \"${MISSING}\"").starts_with("set it to a secret of its own"));
+}
+
+#[test]
 fn the_defaults_are_the_contracts() {
     let text = fs::read_to_string(fixtures().join("valid/minimal.toml")).unwrap();
     let (config, _) = parse(&text).unwrap();

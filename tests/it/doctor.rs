@@ -247,7 +247,7 @@ fn faults() -> Vec<Fault> {
         },
         Fault {
             index: index(ttl()),
-            ..Fault::new("no_ttl", plain(), "problem", &["expires_1", "no TTL index"])
+            ..Fault::new("no_ttl", plain(), "problem", &["expires_1", "expireAfterSeconds is not set"])
         },
         Fault {
             index: index(
@@ -326,21 +326,59 @@ fn faults() -> Vec<Fault> {
             )
         },
         Fault {
+            store: "crypto = { iterations = 10, secret = \"the-doctor-s-own-secret-of-forty-characters\", kruptein = { secret = \"not-the-one\" } }",
+            ..Fault::new(
+                "other_kruptein",
+                all(|_, document| set(document, "session", KRUPTEIN)),
+                "problem",
+                &["10 of 10 sealed sessions do not open", "store.crypto.kruptein.secret"],
+            )
+        },
+        Fault {
+            store: "crypto = { iterations = 1000, secret = \"the-doctor-s-own-secret-of-forty-characters\" }",
+            ..Fault::new(
+                "cut_short",
+                all(|n, document| set(document, "session", if n == 3 { &SEALED[..20] } else { SEALED })),
+                "problem",
+                &["1 of 10 sessions cannot be read: 1 sealed text that is cut short"],
+            )
+        },
+        Fault {
+            store: "crypto = { iterations = 1000, secret = \"the-doctor-s-own-secret-of-forty-characters\" }",
+            ..Fault::new(
+                "cut_unevenly",
+                all(|n, document| {
+                    set(document, "session", if n == 3 { &SEALED[..SEALED.len() - 6] } else { SEALED })
+                }),
+                "problem",
+                &["1 of 10 sessions cannot be read: 1 no secret of store.crypto opens it", "cut short since"],
+            )
+        },
+        Fault {
             store: "crypto = { iterations = 1000, secret = \"the-doctor-s-own-secret-of-forty-characters\" }",
             ..Fault::new("plain_with_crypto", plain(), "warning", &["no session is sealed"])
         },
         Fault::new(
             "hashed",
             all(|n, document| set(document, "_id", format!("{n:064x}"))),
-            "problem",
-            &["10 of 10 `_id`s look like a hash (64 hex digits)", "transform_id = \"sha256\""],
+            "warning",
+            &["10 of 10 `_id`s look like a hash (64 hex digits)", "--cookie", "transform_id = \"sha256\""],
         ),
         Fault::new(
             "prefixed",
             all(|n, document| set(document, "_id", format!("sess:{}", sid(n)))),
-            "problem",
-            &["prefixed with \"sess:\"", "transform_id = { prefix = \"sess:\" }"],
+            "warning",
+            &["prefixed with \"sess:\"", "--cookie", "transform_id = { prefix = \"sess:\" }"],
         ),
+        Fault {
+            store: "transform_id = { prefix = \"app:\" }",
+            ..Fault::new(
+                "not_prefixed",
+                plain(),
+                "problem",
+                &["10 of 10 `_id`s are not what store.transform_id makes"],
+            )
+        },
         Fault {
             store: "transform_id = \"sha256\"",
             ..Fault::new(
@@ -404,7 +442,12 @@ fn faults() -> Vec<Fault> {
         },
         Fault {
             query: "?readPreference=secondaryPreferred",
-            ..Fault::new("secondaries", plain(), "warning", &["readPreference"])
+            ..Fault::new(
+                "secondaries",
+                plain(),
+                "warning",
+                &["readPreference", "a logout elsewhere is seen as late", "nobody is logged out by it"],
+            )
         },
         Fault {
             store: "auto_remove = \"disabled\"",
@@ -685,6 +728,56 @@ fn a_cookie_shows_a_transform_id_that_is_not_configured() {
 }
 
 #[test]
+fn sids_of_an_app_s_own_genid_are_no_fault_and_are_not_shown() {
+    for (n, (genid, says)) in [
+        ((|n| format!("{n:064x}")) as fn(usize) -> String, "like a hash (64 hex digits)"),
+        (|n| format!("sess-{n:032x}"), "prefixed with \"sess-\""),
+        (|n| format!("user-42-{}", sid(n)), "prefixed with \"user-42-\""),
+        (|n| format!("ann{n}.smith@example.com:{}", sid(n)), "with prefixes of their own"),
+        (|n| format!("R4nd0mSecretPart{n}.{n:032x}"), "with prefixes of their own"),
+        (|_| format!("ann.smith@example.com:{}", sid(1)), "with prefixes of their own"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let prepared = Prepared::new(&format!("genid_{n}"));
+        let mut documents = all(|n, document| set(document, "_id", genid(n)));
+        documents.dedup_by(|a, b| a.get("_id") == b.get("_id"));
+        prepared.insert(documents);
+        prepared.good_index();
+        let place = Place::new(&prepared.store(""));
+        let report = place.doctor(&["--cookie", &ticket::cookie(&genid(1), SECRET)]);
+        report.is_healthy();
+        assert!(report.text.contains("ok: the store has the cookie's session"), "{}", report.text);
+        let alone = place.doctor(&[]);
+        // Nothing that costs the exit code, with the cookie or without.
+        assert_eq!(alone.code, 0, "{}", alone.text);
+        for text in [&report.text, &alone.text] {
+            assert!(text.contains(says), "{says}:\n{text}");
+            assert!(!text.contains("smith") && !text.contains("R4nd0m"), "{text}");
+            assert!(!text.contains(&"0".repeat(16)), "{text}");
+        }
+    }
+}
+
+#[test]
+fn cures_are_broken_into_lines_and_commands_are_not() {
+    let prepared = Prepared::new("wrapped");
+    prepared.insert(all(|n, document| {
+        set(document, "expires", "2099-01-01T00:00:00.000Z");
+        set(document, "_id", format!("{n:064x}"));
+    }));
+    let report = Place::new(&prepared.store("?readPreference=secondary")).doctor(&[]);
+    assert_eq!((report.code, report.findings().len()), (1, 4), "{}", report.text);
+    let (_, findings) = report.text.split_once("\nFindings\n").unwrap();
+    let (findings, _) = findings.split_once("\n2 problems, 2 warnings\n").unwrap();
+    for line in findings.lines().filter(|line| line.chars().count() > 80) {
+        assert!(line.starts_with("          db.getCollection("), "{line}");
+    }
+    assert!(findings.contains("\n          transform_id = \"sha256\"\n"), "{findings}");
+}
+
+#[test]
 fn what_a_route_forwards_and_how_it_is_encoded_decides_what_is_too_large() {
     let prepared = Prepared::new("sizes");
     let data = |length: usize| text(&format!(",\"long\":\"{}\"", "x".repeat(length)));
@@ -763,15 +856,25 @@ fn redis_keys_are_looked_at() {
     set(&one, &gone);
     doctor(&[]).names_only("warning", &["1 of 10 sessions live a day and more longer than their cookie"]);
     set(&one, &text(""));
-    set(&format!("app:sess:{}", sid(1)), &text(""));
-    doctor(&[]).names_only("warning", &["another prefix", "\"app:sess:\" (1)"]);
+    (0..5).for_each(|n| set(&format!("app:sess:{}", sid(n)), &text("")));
+    set(&format!("ann@example.com:{}", sid(1)), &text(""));
+    let report = doctor(&[]);
+    report.names_only(
+        "warning",
+        &["another prefix", "\"app:sess:\" (5)", "prefixes that may be parts of ids (1)"],
+    );
+    assert!(!report.text.contains("ann@"), "{}", report.text);
+    redis_cli(&redis, &["DEL", &format!("ann@example.com:{}", sid(1))]);
     let elsewhere = Place::new(&format!("{store}\nprefix = \"nothing:\""));
-    elsewhere.doctor(&[]).names_only("problem", &["another prefix", "\"app:sess:\" (1)", "\"sess:\" (10)"]);
-    redis_cli(&redis, &["DEL", &format!("app:sess:{}", sid(1))]);
+    elsewhere.doctor(&[]).names_only("problem", &["another prefix", "\"app:sess:\" (5)", "\"sess:\" (10)"]);
+    (0..5).for_each(|n| redis_cli(&redis, &["DEL", &format!("app:sess:{}", sid(n))]));
     (0..10).for_each(|n| {
         redis_cli(&redis, &["RENAME", &format!("sess:{}", sid(n)), &format!("sess:app:{}", sid(n))])
     });
-    doctor(&[]).names_only("problem", &["10 of 10 keys go on with \"app:\"", "prefix = \"sess:app:\""]);
+    doctor(&[])
+        .names_only("warning", &["10 of 10 keys go on with \"app:\"", "--cookie", "prefix = \"sess:app:\""]);
+    // The app's genid made those: its cookie is found.
+    doctor(&["--cookie", &ticket::cookie(&format!("app:{}", sid(1)), SECRET)]).is_healthy();
     (0..10).for_each(|n| {
         redis_cli(&redis, &["RENAME", &format!("sess:app:{}", sid(n)), &format!("sess:{}", sid(n))])
     });
@@ -900,7 +1003,9 @@ fn the_embedded_file_is_counted_read_only() {
         }
     });
     let report = place.doctor(&[]);
-    report.names_only("problem", &["in use", "stop it first"]);
+    assert_eq!((report.code, report.findings().len()), (69, 1), "{}", report.text);
+    assert!(report.findings()[0].contains("a running sidecar has it"), "{}", report.text);
+    assert!(report.findings()[0].contains("stop it first, or ask the admin port"), "{}", report.text);
     shared.close();
     let before = fs::read(&path).unwrap();
     let report = place.doctor(&["--cookie", &ticket::cookie(&sid(1), SECRET)]);

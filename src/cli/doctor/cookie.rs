@@ -12,10 +12,16 @@ use crate::store::survey::{look_up, other_transform};
 use crate::store::{Lookup, StoreKind, StoreOptions, TransformId};
 use std::fmt::Write as _;
 
-/// The report on a pasted cookie. `reached`: the store answered.
-pub(super) async fn examine(case: &Case<'_>, pasted: &str, reached: bool, findings: &mut Findings) -> String {
+/// The report on a pasted cookie, and whether the store has its session. `reached`: the store answered.
+pub(super) async fn examine(
+    case: &Case<'_>,
+    pasted: &str,
+    reached: bool,
+    findings: &mut Findings,
+) -> (String, bool) {
     let verdict = verdict(pasted, &case.session.names, &case.session.keys);
     let mut out = String::from("Cookie\n");
+    let mut is_found = false;
     let mut line = |name: &str, value: &str| {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "  {name:<14}  {value}");
@@ -46,7 +52,7 @@ pub(super) async fn examine(case: &Case<'_>, pasted: &str, reached: bool, findin
             line("signed by", &format!("secret {number} of {count} in session.secrets, {role}"));
             findings.ok(format!("the cookie verifies: secret {number} of {count} signed it"));
             if reached {
-                stored(case, &ticket.sid, &mut line, findings).await;
+                is_found = stored(case, &ticket.sid, &mut line, findings).await;
             }
         }
         Err(fault) => {
@@ -59,11 +65,19 @@ pub(super) async fn examine(case: &Case<'_>, pasted: &str, reached: bool, findin
             );
         }
     }
-    out + "\n"
+    (out + "\n", is_found)
 }
 
-async fn stored(case: &Case<'_>, sid: &Sid, line: &mut impl FnMut(&str, &str), findings: &mut Findings) {
-    match look_up(case.store, sid, case.now).await {
+/// Is it there, readable or not?
+async fn stored(
+    case: &Case<'_>,
+    sid: &Sid,
+    line: &mut impl FnMut(&str, &str),
+    findings: &mut Findings,
+) -> bool {
+    let found = look_up(case.store, sid, case.now).await;
+    let is_found = matches!(found, Ok(Lookup::Live(_) | Lookup::Unreadable(_)));
+    match found {
         Err(why) => line("in the store", &format!("not known: {why}")),
         Ok(Lookup::Live(loaded)) => {
             let until =
@@ -103,6 +117,7 @@ async fn stored(case: &Case<'_>, sid: &Sid, line: &mut impl FnMut(&str, &str), f
             absent(other_transform(case.store, sid).await, case.store, findings);
         }
     }
+    is_found
 }
 
 /// `other`: the `transform_id` under which there is a document all the same.
@@ -116,7 +131,7 @@ fn absent(other: Option<Option<TransformId>>, store: &StoreOptions, findings: &m
             findings.problem(
                 what,
                 why,
-                &format!("write transform_id = {{ hash = \"{hash}\", encoding = \"{encoding}\", prefix = {prefix:?} }} in [store]"),
+                &format!("write in [store]:\n\ttransform_id = {{ hash = \"{hash}\", encoding = \"{encoding}\", prefix = {prefix:?} }}"),
             );
         }
         Some(Some(TransformId { prefix, .. })) => {

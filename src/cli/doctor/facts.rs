@@ -74,7 +74,7 @@ fn mongodb(facts: &MongoFacts, out: &mut Sheet) {
             Ok(IndexState::Missing) => "none on expires".to_owned(),
             Ok(IndexState::Good) => "{ expires: 1 }, expireAfterSeconds: 0".to_owned(),
             Ok(IndexState::Hidden(name)) => format!("{name}, hidden"),
-            Ok(IndexState::Odd(name, why)) => format!("{name} {why}"),
+            Ok(IndexState::Odd(name, why)) => format!("{name}: {why}"),
             Err(why) => format!("cannot be listed: {why}"),
         },
     );
@@ -171,7 +171,7 @@ fn stored(survey: &Survey, out: &mut Sheet) {
         );
     }
     let ids: Vec<String> =
-        sample.ids.iter().map(|(shape, count)| format!("{count} look {}", looks(shape))).collect();
+        sample.ids().iter().map(|(shape, count)| format!("{count} look {}", looks(shape))).collect();
     out.line("ids", ids.join("; "));
     for (why, seen) in &sample.unreadable.0 {
         let example =

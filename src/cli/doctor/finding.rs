@@ -12,7 +12,7 @@ struct Finding {
     what: String,
     /// Why it matters; empty for what is in order.
     why: String,
-    /// What to do: a config key or a command.
+    /// What to do: a config key or a command. A line that begins with a tab is a command, and stays whole.
     cure: String,
 }
 
@@ -24,7 +24,9 @@ enum Level {
 }
 
 /// Columns of a terminal that a person reads on.
-const WIDTH: usize = 100;
+const WIDTH: usize = 80;
+/// Before the further lines of a reason or a cure.
+const INDENT: &str = "          ";
 
 impl Findings {
     pub(super) fn problem(&mut self, what: impl Into<String>, why: &str, cure: &str) {
@@ -43,7 +45,12 @@ impl Findings {
         self.0.iter().any(|finding| finding.level == Level::Problem)
     }
 
-    /// Problems first; cures are not broken into lines, so that a command can be copied.
+    /// What `other` has comes after.
+    pub(super) fn append(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    /// Problems first; commands are not broken into lines, so that they can be copied.
     pub(super) fn render(&self) -> String {
         let mut out = String::from("Findings\n");
         let mut sorted: Vec<&Finding> = self.0.iter().collect();
@@ -56,11 +63,16 @@ impl Findings {
             };
             out.push_str(&wrapped(&format!("{word}: {what}"), "", "    "));
             if !why.is_empty() {
-                out.push_str(&wrapped(why, "    why:  ", "          "));
+                out.push_str(&wrapped(why, "    why:  ", INDENT));
             }
-            if !cure.is_empty() {
-                // Writing to a String cannot fail.
-                let _ = writeln!(out, "    cure: {cure}");
+            for (line, first) in
+                cure.lines().zip(std::iter::once("    cure: ").chain(std::iter::repeat(INDENT)))
+            {
+                match line.strip_prefix('\t') {
+                    // Writing to a String cannot fail.
+                    Some(command) => drop(writeln!(out, "{INDENT}{command}")),
+                    None => out.push_str(&wrapped(line, first, INDENT)),
+                }
             }
         }
         let count = |level: Level| self.0.iter().filter(|finding| finding.level == level).count();
@@ -112,7 +124,12 @@ mod tests {
     fn problems_come_first_and_lines_stay_short() {
         let mut findings = Findings::default();
         findings.ok("all is well");
-        findings.warning("odd", "a word ".repeat(40).trim(), "write this = \"that\"");
+        let command = "command ".repeat(20);
+        findings.warning(
+            "odd",
+            "a word ".repeat(40).trim(),
+            &format!("{}:\n\t{command}\nand wait", "do so ".repeat(40).trim()),
+        );
         assert!(!findings.has_problem());
         findings.problem("bad", "because", "mend it");
         assert!(findings.has_problem());
@@ -122,7 +139,9 @@ mod tests {
             starts,
             ["Findings", "problem: bad", "warning: odd", "ok: all is well", "1 problem, 1 warning"]
         );
-        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+        let short = |line: &str| line.chars().count() <= WIDTH || line == format!("{INDENT}{command}");
+        assert!(text.lines().all(short), "{text}");
+        assert!(text.contains(&format!("do so:\n{INDENT}{command}\n{INDENT}and wait\n")), "{text}");
         assert!(text.contains("    why:  because\n    cure: mend it\n"), "{text}");
     }
 }

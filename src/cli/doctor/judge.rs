@@ -6,6 +6,9 @@ use crate::proxy::options::Encoding;
 use crate::session::lifecycle::{Priority, SameSite, Secure};
 use crate::store::survey::{Sample, Tally};
 
+/// Before a line that is right only if the app's own ids are made otherwise: obeyed in vain, it loses every session.
+pub(super) const TRY_A_COOKIE: &str = "find out first, with the cookie of somebody who is logged in to the app:\n\tcloakroom doctor --cookie 'connect.sid=…'\nonly if the store has no session of it, write in [store]:\n\t";
+
 pub(super) fn sessions(case: &Case<'_>, sample: &Sample, findings: &mut Findings) {
     unreadable(sample, findings);
     if sample.readable() == 0 {

@@ -2,21 +2,23 @@
 
 use super::Case;
 use super::finding::{Findings, plural};
-use super::judge::reasons;
+use super::judge::{TRY_A_COOKIE, reasons};
 use crate::store::survey::{IdShape, IndexState, MongoFacts, Sample, SealFormat, Survey, Topology};
 use crate::store::{
-    Acknowledge, AutoRemove, IdHash, MongoOptions, StoreKind, TextEncoding, TransformId, WriteConcernOptions,
+    Acknowledge, AutoRemove, IdHash, MongoOptions, StoreKind, TextEncoding, WriteConcernOptions,
 };
 
-pub(super) fn judge(case: &Case<'_>, survey: &Survey, facts: &MongoFacts, findings: &mut Findings) {
+pub(super) fn judge(
+    case: &Case<'_>,
+    survey: &Survey,
+    facts: &MongoFacts,
+    is_found: bool,
+    findings: &mut Findings,
+) {
     let StoreKind::Mongodb(options) = &case.store.kind else { return };
     let sample = &survey.sample;
     if let Some(why) = &facts.unreadable {
-        let cure = format!(
-            "mongosh: db.grantRolesToUser(\"<user>\", [{{ role: \"readWrite\", db: \"{}\" }}])",
-            facts.database
-        );
-        findings.problem("the collection cannot be read", why, &cure);
+        findings.problem("the collection cannot be read", why, &grant(facts));
     }
     emptiness(sample, facts, findings);
     index(options, facts, findings);
@@ -27,7 +29,7 @@ pub(super) fn judge(case: &Case<'_>, survey: &Survey, facts: &MongoFacts, findin
     expiry(options, sample, facts, findings);
     forms(options, sample, findings);
     sealed(options, sample, findings);
-    ids(options, sample, findings);
+    ids(options, sample, is_found, findings);
 }
 
 fn emptiness(sample: &Sample, facts: &MongoFacts, findings: &mut Findings) {
@@ -63,7 +65,7 @@ fn index(options: &MongoOptions, facts: &MongoFacts, findings: &mut Findings) {
         Err(why) => findings.warning(
             "the indexes cannot be listed, so nobody knows whether expired sessions are removed",
             why,
-            &format!("mongosh: db.grantRolesToUser(\"<user>\", [{{ role: \"readWrite\", db: \"{}\" }}])", facts.database),
+            &grant(facts),
         ),
         // The sidecar makes it with the collection.
         Ok(IndexState::Missing) if facts.exists == Some(false) => {}
@@ -80,9 +82,9 @@ fn index(options: &MongoOptions, facts: &MongoFacts, findings: &mut Findings) {
             &format!("{shell}.unhideIndex(\"{name}\")"),
         ),
         Ok(IndexState::Odd(name, why)) => {
-            let what = format!("the index {name} on `expires` {why}");
+            let what = format!("the index {name} is not the one that removes expired sessions: {why}");
             let why = "expired sessions are not removed when they should be, and neither connect-mongo nor the sidecar can make the right index beside it";
-            let cure = format!("{shell}.dropIndex(\"{name}\"), then the same with .{create}");
+            let cure = format!("{shell}.dropIndex(\"{name}\")\n\t{}.{create}", collection(facts));
             if native { findings.problem(what, why, &cure) } else { findings.warning(what, why, &cure) }
         }
     }
@@ -90,22 +92,33 @@ fn index(options: &MongoOptions, facts: &MongoFacts, findings: &mut Findings) {
         findings.warning(
             format!("there are TTL indexes on other fields: {}", facts.other_ttl.join(", ")),
             "they remove sessions that have not expired",
-            &format!("{shell}.getIndexes(), and dropIndex what is not meant"),
+            &format!("{shell}.getIndexes()\nand dropIndex what is not meant"),
         );
     }
 }
 
-/// The collection, in MongoDB's shell.
+/// What a command in MongoDB's shell begins with.
 fn shell(facts: &MongoFacts) -> String {
-    format!("mongosh, in database {}: db.getCollection({:?})", facts.database, facts.collection)
+    format!("in mongosh, database {}:\n\t{}", facts.database, collection(facts))
+}
+
+fn collection(facts: &MongoFacts) -> String {
+    format!("db.getCollection({:?})", facts.collection)
+}
+
+fn grant(facts: &MongoFacts) -> String {
+    format!(
+        "in mongosh:\n\tdb.grantRolesToUser(\"<user>\", [{{ role: \"readWrite\", db: {:?} }}])",
+        facts.database
+    )
 }
 
 fn deployment(facts: &MongoFacts, findings: &mut Findings) {
     if facts.reads_secondaries {
         findings.warning(
             "the URL's readPreference sends reads to secondaries",
-            "a secondary lags behind: a session that was just saved may not be found, which looks like a logout",
-            "remove readPreference from store.url, or write readPreference=primary",
+            "a secondary lags behind, so data may be as old as the lag, and a logout elsewhere is seen as late; nobody is logged out by it, what would end a session is asked again of the primary",
+            "if that is too old, remove readPreference from store.url, or write readPreference=primary",
         );
     }
     let Some(WriteConcernOptions { w: Some(w), .. }) = &facts.write_concern else { return };
@@ -148,7 +161,7 @@ fn expiry(options: &MongoOptions, sample: &Sample, facts: &MongoFacts, findings:
         findings.warning(
             format!("`expires` is missing in {missing} of {} sessions", sample.looked_at),
             "they are served until somebody deletes them; connect-mongo always writes it",
-            &format!("{mongosh}.deleteMany({{ expires: {{ $exists: false }} }}), or set it"),
+            &format!("set it, or {mongosh}.deleteMany({{ expires: {{ $exists: false }} }})"),
         );
     }
     // An index that is missing or odd has been named already.
@@ -214,13 +227,14 @@ fn sealed(options: &MongoOptions, sample: &Sample, findings: &mut Findings) {
             "remove [store.crypto], or let the sessions be saved again",
         ),
         (Some(_), _) => {
-            if sample.unopened.total() > 0 {
+            for (format, why) in &sample.unopened {
                 findings.problem(
-                    format!("{} of {count} sealed sessions do not open: {}", sample.unopened.total(), reasons(&sample.unopened)),
+                    format!("{} of {count} sealed sessions do not open: {}", why.total(), reasons(why)),
                     "their users are strangers here",
-                    "compare secret, salt, iterations and encoding with the app's; put an older secret into store.crypto.old_secrets",
+                    key(*format),
                 );
-            } else {
+            }
+            if sample.unopened.is_empty() {
                 findings.ok(format!("{} sealed session{} opened ({})", sample.opened, plural(sample.opened), formats.join(", ")));
             }
             if plain > 0 {
@@ -234,6 +248,19 @@ fn sealed(options: &MongoOptions, sample: &Sample, findings: &mut Findings) {
     }
 }
 
+/// The cure for texts that stay closed.
+fn key(format: SealFormat) -> &'static str {
+    match format {
+        SealFormat::WebCrypto => {
+            "compare secret, salt, iterations and encoding in [store.crypto] with the app's createWebCryptoAdapter; an older secret of the app goes into store.crypto.old_secrets"
+        }
+        SealFormat::Kruptein => {
+            "compare store.crypto.kruptein.secret, and hashing and encodeas beside it, with the app's crypto option: it is that option's secret, not store.crypto.secret"
+        }
+        SealFormat::ConnectMongo3 => "let the app rewrite them with connect-mongo 4 or later",
+    }
+}
+
 pub(super) fn name(format: SealFormat) -> &'static str {
     match format {
         SealFormat::WebCrypto => "Web Crypto",
@@ -242,9 +269,10 @@ pub(super) fn name(format: SealFormat) -> &'static str {
     }
 }
 
-fn ids(options: &MongoOptions, sample: &Sample, findings: &mut Findings) {
+fn ids(options: &MongoOptions, sample: &Sample, is_found: bool, findings: &mut Findings) {
+    let ids = sample.ids();
     let count = |test: &dyn Fn(&IdShape) -> bool| {
-        sample.ids.iter().filter(|(shape, _)| test(shape)).map(|(_, count)| count).sum::<usize>()
+        ids.iter().filter(|(shape, _)| test(shape)).map(|(_, count)| count).sum::<usize>()
     };
     let no_text = count(&|shape| matches!(shape, IdShape::NoText(_)));
     if no_text > 0 {
@@ -256,7 +284,10 @@ fn ids(options: &MongoOptions, sample: &Sample, findings: &mut Findings) {
     }
     match &options.transform_id {
         Some(transform) => {
-            let fits = count(&|shape| fits(transform, shape));
+            let fits = match transform.hash {
+                Some(hash) => count(&|shape| fits(hash, transform.encoding, shape)),
+                None => sample.looked_at - no_text - sample.unprefixed,
+            };
             if fits * 2 < sample.looked_at - no_text {
                 findings.problem(
                     format!(
@@ -269,28 +300,32 @@ fn ids(options: &MongoOptions, sample: &Sample, findings: &mut Findings) {
                 );
             }
         }
+        None if is_found => {}
         None => untransformed(sample, findings),
     }
 }
 
 /// `_id`s that look as if a `transformId` had made them.
 fn untransformed(sample: &Sample, findings: &mut Findings) {
-    let Some((shape, count)) = sample.ids.iter().max_by_key(|(_, count)| **count) else { return };
+    let ids = sample.ids();
+    let Some((shape, count)) = ids.iter().max_by_key(|(_, count)| **count) else { return };
     if count * 2 <= sample.looked_at {
         return;
     }
-    let Some(cure) = transform_for(shape) else { return };
-    findings.problem(
+    let Some(line) = transform_for(shape) else { return };
+    findings.warning(
         format!("{count} of {} `_id`s look {}, and store.transform_id is not set", sample.looked_at, looks(shape)),
-        "if the app has a transformId, no session of it is found here; if its genid makes such sids, all is well (try a cookie: --cookie)",
-        &cure,
+        "if the app has a transformId, none of its sessions is found here; if its genid makes such sids, all is well",
+        &format!("{TRY_A_COOKIE}{line}"),
     );
 }
 
 /// The line of the configuration; `None` for ids that nobody transformed.
 fn transform_for(shape: &IdShape) -> Option<String> {
     let (prefix, bare) = match shape {
-        IdShape::Prefixed(prefix, bare) => (prefix.as_str(), &**bare),
+        IdShape::Prefixed(Some(prefix), bare) => (prefix.as_str(), &**bare),
+        // What each id has of its own, no transformId put there.
+        IdShape::Prefixed(None, _) => return None,
         shape => ("", shape),
     };
     let hash = match bare {
@@ -298,15 +333,13 @@ fn transform_for(shape: &IdShape) -> Option<String> {
         IdShape::Hex(64) | IdShape::Base64(32) => "sha256",
         IdShape::Hex(128) | IdShape::Base64(64) => "sha512",
         _ if prefix.is_empty() => return None,
-        _ => return Some(format!("write transform_id = {{ prefix = {prefix:?} }} in [store]")),
+        _ => return Some(format!("transform_id = {{ prefix = {prefix:?} }}")),
     };
     Some(match (bare, prefix) {
-        (IdShape::Hex(_), "") => format!("write transform_id = \"{hash}\" in [store]"),
-        (IdShape::Hex(_), _) => {
-            format!("write transform_id = {{ hash = \"{hash}\", prefix = {prefix:?} }} in [store]")
-        }
+        (IdShape::Hex(_), "") => format!("transform_id = \"{hash}\""),
+        (IdShape::Hex(_), _) => format!("transform_id = {{ hash = \"{hash}\", prefix = {prefix:?} }}"),
         _ => format!(
-            "write transform_id = {{ hash = \"{hash}\", encoding = \"base64\" (or \"base64url\"), prefix = {prefix:?} }} in [store]"
+            "transform_id = {{ hash = \"{hash}\", encoding = \"base64\", prefix = {prefix:?} }}\nor with encoding = \"base64url\""
         ),
     })
 }
@@ -318,23 +351,21 @@ pub(super) fn looks(shape: &IdShape) -> String {
         IdShape::Hex(length) => format!("like a hash ({length} hex digits)"),
         IdShape::Base64(bytes) => format!("like a hash ({bytes} bytes in base64)"),
         IdShape::Uuid => "like UUIDs".to_owned(),
-        IdShape::Prefixed(prefix, bare) => format!("prefixed with {prefix:?}, then {}", looks(bare)),
+        IdShape::Prefixed(Some(prefix), bare) => format!("prefixed with {prefix:?}, then {}", looks(bare)),
+        IdShape::Prefixed(None, bare) => format!("{}, with prefixes of their own", looks(bare)),
         IdShape::Other => "like nothing in particular".to_owned(),
         IdShape::NoText(kind) => format!("like no text ({kind})"),
     }
 }
 
-/// Could this transform have made an id of this shape? The survey took the configured prefix off.
-fn fits(transform: &TransformId, shape: &IdShape) -> bool {
-    let Some(hash) = transform.hash else {
-        return !matches!(shape, IdShape::Prefixed(..) | IdShape::NoText(_));
-    };
+/// Could this hash have made an id of this shape? The survey took the configured prefix off.
+fn fits(hash: IdHash, encoding: TextEncoding, shape: &IdShape) -> bool {
     let bytes = match hash {
         IdHash::Sha1 => 20,
         IdHash::Sha256 => 32,
         IdHash::Sha512 => 64,
     };
-    match transform.encoding {
+    match encoding {
         TextEncoding::Hex => *shape == IdShape::Hex(bytes * 2),
         TextEncoding::Base64 | TextEncoding::Base64url => *shape == IdShape::Base64(bytes),
     }

@@ -6,7 +6,13 @@ use super::judge::reasons;
 use crate::store::StoreKind;
 use crate::store::survey::{FileFacts, IdShape, RedisFacts, Sample, Survey};
 
-pub(super) fn redis(case: &Case<'_>, survey: &Survey, facts: &RedisFacts, findings: &mut Findings) {
+pub(super) fn redis(
+    case: &Case<'_>,
+    survey: &Survey,
+    facts: &RedisFacts,
+    is_found: bool,
+    findings: &mut Findings,
+) {
     let StoreKind::Redis(options) = &case.store.kind else { return };
     let sample = &survey.sample;
     if facts.is_cluster && !options.cluster {
@@ -16,12 +22,15 @@ pub(super) fn redis(case: &Case<'_>, survey: &Survey, facts: &RedisFacts, findin
             "write cluster = [\"redis://…\", …] in place of url",
         );
     }
-    prefixes(sample, facts, findings);
+    elsewhere(sample, facts, findings);
+    if !is_found {
+        further(sample, facts, findings);
+    }
     if facts.endless > 0 {
         findings.problem(
             format!("{} of {} sessions have no time to live", facts.endless, sample.looked_at),
             "they are never removed, and whoever has such a cookie stays logged in for ever; connect-redis does so with disableTTL",
-            &format!("remove disableTTL from the app; redis-cli: EXPIRE <key> 1209600 for each key under {:?}", facts.prefix),
+            &format!("remove disableTTL from the app, and with redis-cli, for each key under {:?}:\n\tEXPIRE <key> 1209600", facts.prefix),
         );
     }
     if facts.outlasting > 0 {
@@ -36,15 +45,18 @@ pub(super) fn redis(case: &Case<'_>, survey: &Survey, facts: &RedisFacts, findin
         Some(policy) => findings.warning(
             format!("when its memory is full, this Redis throws keys away (maxmemory-policy {policy})"),
             "sessions are among them: users are logged out at random",
-            "redis-cli: CONFIG SET maxmemory-policy noeviction, and CONFIG REWRITE; or give sessions a Redis of their own",
+            "give sessions a Redis of their own, or with redis-cli:\n\tCONFIG SET maxmemory-policy noeviction\n\tCONFIG REWRITE",
         ),
     }
 }
 
 /// Is the prefix the app's?
-fn prefixes(sample: &Sample, facts: &RedisFacts, findings: &mut Findings) {
-    let elsewhere: Vec<String> =
-        facts.elsewhere.iter().map(|(prefix, count)| format!("{prefix:?} ({count})")).collect();
+fn elsewhere(sample: &Sample, facts: &RedisFacts, findings: &mut Findings) {
+    let elsewhere: Vec<String> = facts
+        .elsewhere
+        .iter()
+        .map(|(prefix, count)| format!("{} ({count})", shown(prefix.as_deref())))
+        .collect();
     if sample.looked_at == 0 && elsewhere.is_empty() {
         findings
             .ok(format!("no keys under the prefix {:?}, and no sessions under another one", facts.prefix));
@@ -63,20 +75,29 @@ fn prefixes(sample: &Sample, facts: &RedisFacts, findings: &mut Findings) {
             findings.warning(what, why, cure)
         }
     }
-    let further = sample.ids.iter().find_map(|(shape, count)| match shape {
-        IdShape::Prefixed(further, _) if count * 2 > sample.looked_at => Some((further, count)),
+}
+
+fn shown(prefix: Option<&str>) -> String {
+    prefix.map_or("prefixes that may be parts of ids".to_owned(), |prefix| format!("{prefix:?}"))
+}
+
+/// Does what all keys have in common go on after the prefix?
+fn further(sample: &Sample, facts: &RedisFacts, findings: &mut Findings) {
+    let ids = sample.ids();
+    let found = ids.iter().find_map(|(shape, count)| match shape {
+        IdShape::Prefixed(Some(further), _) if count * 2 > sample.looked_at => Some((further, count)),
         _ => None,
     });
-    if let Some((further, count)) = further {
-        findings.problem(
-            format!(
-                "{count} of {} keys go on with {further:?} after the prefix {:?}",
-                sample.looked_at, facts.prefix
-            ),
-            "a sid does not: its session is not found",
-            &format!("write prefix = {:?} in [store]", format!("{}{further}", facts.prefix)),
-        );
-    }
+    let Some((further, count)) = found else { return };
+    findings.warning(
+        format!("{count} of {} keys go on with {further:?} after the prefix {:?}", sample.looked_at, facts.prefix),
+        "if that belongs to the prefix of the app's RedisStore, none of its sessions is found here; if the app's genid makes such sids, all is well",
+        &format!(
+            "{}prefix = {:?}",
+            super::judge::TRY_A_COOKIE,
+            format!("{}{further}", facts.prefix)
+        ),
+    );
 }
 
 pub(super) fn file(survey: &Survey, facts: &FileFacts, findings: &mut Findings) {

@@ -1,7 +1,7 @@
 //! `cloakroom doctor`: looks into the configured store, says what it holds and what is wrong with it, and checks a pasted cookie.
 //!
 //! Reads only. The facts come from `store::survey`; here they are printed, judged against the configuration, and given a cure.
-//! Exit codes: 0 nothing is wrong, 1 problems, 64 the configuration is wrong, 69 the store does not answer. A session's sid is shown as
+//! Exit codes: 0 nothing is wrong, 1 problems, 64 the configuration is wrong, 69 the store does not answer or is in use. A session's sid is shown as
 //! the fingerprint that logs have, its content never. Tests: beside each file, and `tests/it/doctor.rs` over real stores.
 
 mod cookie;
@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::task::LocalSet;
 
-/// The store does not answer (`EX_UNAVAILABLE` of sysexits.h).
+/// There is no store to look into (`EX_UNAVAILABLE` of sysexits.h).
 const EXIT_UNAVAILABLE: u8 = 69;
 /// No Cookie header that any server takes is longer.
 const LONGEST_COOKIE: u64 = 1 << 16;
@@ -91,53 +91,62 @@ async fn examine(case: &Case<'_>, asked: &Asked, pasted: Option<&str>) -> ExitCo
         hidden: case.session.policy.store_keys.clone(),
         now: case.now,
     };
-    let mut findings = Findings::default();
-    let reached = match survey(case.store, &plan).await {
-        Ok(survey) => {
-            say(&facts::render(case, &survey));
-            judge_all(case, &survey, &mut findings);
-            true
-        }
-        Err(SurveyError::Unreachable(why)) => {
-            findings.problem(
-                "the store does not answer",
-                &why,
-                &format!(
-                    "check {} and that the store runs and can be reached from here",
-                    url_key(case.store)
-                ),
-            );
-            false
-        }
-        Err(SurveyError::Refused(why)) => {
-            findings.problem(
-                "the store is there, and cannot be looked into",
-                &why,
-                match case.store.kind {
-                    StoreKind::Mongodb(_) | StoreKind::Redis(_) => "check user, password and rights",
-                    _ => "see store.path, and which user runs this command",
-                },
-            );
-            true
-        }
-    };
-    if let Some(pasted) = pasted {
-        say(&cookie::examine(case, pasted, reached, &mut findings).await);
+    let outcome = survey(case.store, &plan).await;
+    if let Ok(survey) = &outcome {
+        say(&facts::render(case, survey));
     }
+    let answers = !matches!(outcome, Err(SurveyError::Unreachable(_) | SurveyError::InUse));
+    let mut checked = Findings::default();
+    let mut is_found = false;
+    if let Some(pasted) = pasted {
+        let (text, found) = cookie::examine(case, pasted, answers, &mut checked).await;
+        say(&text);
+        is_found = found;
+    }
+    let mut findings = Findings::default();
+    match &outcome {
+        Ok(survey) => judge_all(case, survey, is_found, &mut findings),
+        Err(error) => no_survey(case.store, error, &mut findings),
+    }
+    findings.append(checked);
     say(&findings.render());
-    match (reached, findings.has_problem()) {
+    match (answers, findings.has_problem()) {
         (false, _) => ExitCode::from(EXIT_UNAVAILABLE),
         (true, true) => ExitCode::FAILURE,
         (true, false) => ExitCode::SUCCESS,
     }
 }
 
-fn judge_all(case: &Case<'_>, survey: &Survey, findings: &mut Findings) {
+fn no_survey(store: &StoreOptions, error: &SurveyError, findings: &mut Findings) {
+    match error {
+        SurveyError::Unreachable(why) => findings.problem(
+            "the store does not answer",
+            why,
+            &format!("check {} and that the store runs and can be reached from here", url_key(store)),
+        ),
+        SurveyError::InUse => findings.problem(
+            "the embedded store is in use, so there is no store to look into",
+            "a running sidecar has it: one process at a time may open its file",
+            "stop it first, or ask the admin port (/readyz, /metrics)",
+        ),
+        SurveyError::Refused(why) => findings.problem(
+            "the store is there, and cannot be looked into",
+            why,
+            match store.kind {
+                StoreKind::Mongodb(_) | StoreKind::Redis(_) => "check user, password and rights",
+                _ => "see store.path, and which user runs this command",
+            },
+        ),
+    }
+}
+
+/// `is_found`: the pasted cookie's session was found, so its id is made as the app makes it.
+fn judge_all(case: &Case<'_>, survey: &Survey, is_found: bool, findings: &mut Findings) {
     use crate::store::survey::Facts;
     match &survey.facts {
         Facts::Memory => return,
-        Facts::Mongodb(facts) => judge_mongodb::judge(case, survey, facts, findings),
-        Facts::Redis(facts) => judge_others::redis(case, survey, facts, findings),
+        Facts::Mongodb(facts) => judge_mongodb::judge(case, survey, facts, is_found, findings),
+        Facts::Redis(facts) => judge_others::redis(case, survey, facts, is_found, findings),
         Facts::File(facts) => judge_others::file(survey, facts, findings),
         Facts::Embedded(_) => {}
     }

@@ -1,10 +1,11 @@
-//! What `survey` needs of this room: the same reading of objects, the same words for errors. Tests: `tests/it/doctor.rs`.
+//! What `survey` needs of this room: the same reading of objects, the same judgement of indexes, the same words for errors. Tests: `tests/it/doctor.rs`.
 
 use super::super::TransformId;
 use super::super::error::Kind;
 use super::fault::{self, Fault};
 use super::id::Id;
 use super::render;
+pub(in crate::store) use super::ttl::{State as TtlState, state as ttl_state};
 use crate::session::sid::Sid;
 use bson::raw::RawDocument;
 use mongodb::error::Error;

@@ -11,7 +11,7 @@ pub(super) const NAME: &str = "expires_1";
 
 /// What the indexes of a collection mean for `auto_remove = "native"`.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(in crate::store) enum State {
     /// One of them removes sessions as they expire.
     Works,
     /// None of them does. The text names what is in the way and how it differs.
@@ -21,7 +21,7 @@ pub(super) enum State {
 }
 
 /// Looks at the answer to `listIndexes`.
-pub(super) fn state(indexes: &[Document]) -> State {
+pub(in crate::store) fn state(indexes: &[Document]) -> State {
     let mut differences = Vec::new();
     for index in indexes {
         let name = index.get_str("name").unwrap_or_default();

@@ -3,6 +3,7 @@
 use super::super::StoreOptions;
 use super::super::embedded::survey::{Row, read_rows};
 use super::{Facts, Survey, SurveyError, SurveyPlan};
+use redb::{Builder, DatabaseError};
 use std::path::{Path, PathBuf};
 
 /// What only the embedded store has.
@@ -21,6 +22,9 @@ pub(super) fn survey(path: &Path, store: &StoreOptions, plan: &SurveyPlan) -> Re
     let mut facts = EmbeddedFacts { path: path.to_owned(), bytes, expired: 0 };
     let mut survey = Survey::of(Facts::Memory);
     if bytes.is_some() {
+        if let Err(DatabaseError::DatabaseAlreadyOpen) = Builder::new().open_read_only(path) {
+            return Err(SurveyError::InUse);
+        }
         let sample = &mut survey.sample;
         let total = read_rows(path, plan.sample, |sid, row| {
             sample.looked_at += 1;

@@ -1,7 +1,7 @@
 //! Looks at a directory of session files. Tests: `tests/it/doctor.rs`.
 
 use super::super::{FileOptions, StoreOptions};
-use super::sample::{Tally, shown};
+use super::sample::Tally;
 use super::{Facts, Survey, SurveyError, SurveyPlan};
 use crate::session::json::{DOCUMENT_DEPTH, Json};
 use std::fs::{self, DirEntry, File};
@@ -173,9 +173,15 @@ impl Visit<'_> {
             .and_then(Json::as_object)
             .is_some_and(|session| session.get("cookie").is_some_and(|cookie| cookie.as_object().is_some()));
         if is_session {
-            let ending =
-                name.rsplit_once('.').map_or("no ending".to_owned(), |(_, ending)| format!(".{ending}"));
-            self.facts.other_endings.add(&shown(&ending), "");
+            let ending = match name.rsplit_once('.') {
+                None => "no ending".to_owned(),
+                // What follows the last dot of a sid is no ending.
+                Some((_, ending)) if ending.len() > 8 || !ending.bytes().all(|b| b.is_ascii_alphabetic()) => {
+                    "another ending".to_owned()
+                }
+                Some((_, ending)) => format!(".{ending}"),
+            };
+            self.facts.other_endings.add(&ending, "");
         } else {
             self.facts.strangers += 1;
         }

@@ -66,6 +66,8 @@ pub enum SurveyError {
     Unreachable(String),
     /// The store answered, and refused: a password, a right, a format.
     Refused(String),
+    /// A running sidecar has the store's file for itself.
+    InUse,
 }
 
 /// No single question to a store may take longer.

@@ -2,8 +2,8 @@
 //! Tests: `tests/it/doctor.rs` over a real redis-server.
 
 use super::super::{RedisOptions, StoreOptions};
-use super::sample::shown;
-use super::shape::{IdShape, id_shape};
+use super::sample::{DEFAULT_PREFIX, FEWEST_SHARING, shown};
+use super::shape::{IdShape, id_shape, is_showable};
 use super::{Facts, SHORTEST_PATIENCE, Sizes, Survey, SurveyError, SurveyPlan};
 use crate::session::json::{DOCUMENT_DEPTH, Json};
 use redis::aio::MultiplexedConnection;
@@ -33,7 +33,8 @@ pub struct RedisFacts {
     /// Keys under the prefix that hold no string, by type.
     pub types: BTreeMap<String, usize>,
     /// Other prefixes of keys that hold sessions, and how many such keys were seen.
-    pub elsewhere: BTreeMap<String, usize>,
+    /// `None`: prefixes that are not shown, because they may be a part of ids.
+    pub elsewhere: BTreeMap<Option<String>, usize>,
     /// `maxmemory-policy`, when a memory limit is set and the server tells.
     pub eviction: Option<String>,
     /// Is anything written to disk (RDB or AOF)? `None` when the server does not tell.
@@ -296,7 +297,7 @@ impl Visit<'_> {
             for key in keys {
                 let text = String::from_utf8_lossy(&key);
                 let prefix = match id_shape(&text) {
-                    IdShape::Prefixed(prefix, _) => prefix,
+                    IdShape::Prefixed(Some(prefix), _) => prefix,
                     IdShape::Express => String::new(),
                     _ => continue,
                 };
@@ -314,11 +315,19 @@ impl Visit<'_> {
             let text: Result<Vec<u8>, _> =
                 Cmd::new().arg("GETRANGE").arg(&key).arg(0).arg(self.max_payload).query_async(node).await;
             if text.is_ok_and(|text| is_session(&text)) {
-                *self.facts.elsewhere.entry(shown(&prefix)).or_default() += count;
+                *self.facts.elsewhere.entry(shared(&prefix, count)).or_default() += count;
             }
         }
         Ok(())
     }
+}
+
+/// As much of a prefix as is nobody's id: what several keys have in common, or connect-redis' default.
+fn shared(prefix: &str, count: usize) -> Option<String> {
+    if count >= FEWEST_SHARING && is_showable(prefix) {
+        return Some(prefix.to_owned());
+    }
+    prefix.starts_with(DEFAULT_PREFIX).then(|| DEFAULT_PREFIX.to_owned())
 }
 
 fn is_session(text: &[u8]) -> bool {
@@ -377,6 +386,19 @@ mod tests {
     fn a_prefix_means_itself() {
         assert_eq!(escaped("sess:"), "sess:");
         assert_eq!(escaped("a*b?[c]\\"), "a\\*b\\?\\[c\\]\\\\");
+    }
+
+    #[test]
+    fn a_prefix_that_may_be_a_part_of_ids_is_not_shown() {
+        for (prefix, count, seen) in [
+            ("app:sess:", 5, Some("app:sess:")),
+            ("app:sess:", 4, None),
+            ("sess:", 1, Some("sess:")),
+            ("sess:ann@example.com:", 50, Some("sess:")),
+            ("ann@example.com:", 50, None),
+        ] {
+            assert_eq!(shared(prefix, count).as_deref(), seen, "{prefix}");
+        }
     }
 
     #[test]

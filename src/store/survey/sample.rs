@@ -2,7 +2,7 @@
 //!
 //! The same for every store. Must not judge. Tests: here, and `tests/it/doctor.rs`.
 
-use super::shape::{IdShape, SealFormat, id_shape};
+use super::shape::{IdShape, SealFormat, id_shape, is_showable};
 use crate::session::json::{DOCUMENT_DEPTH, Json, JsonErrorKind, Object};
 use crate::session::record::Record;
 use crate::session::sid::Sid;
@@ -10,6 +10,10 @@ use std::collections::BTreeMap;
 
 /// Different values that are counted one by one; what comes later is `other values`.
 const MOST_VALUES: usize = 8;
+/// With fewer ids, a prefix that all of them have may still be one user's.
+pub(super) const FEWEST_SHARING: usize = 5;
+/// connect-redis' own, which says nothing of anybody.
+pub(super) const DEFAULT_PREFIX: &str = "sess:";
 /// Characters of a value that are shown.
 const LONGEST_VALUE: usize = 40;
 
@@ -26,10 +30,12 @@ pub struct Sample {
     pub sealed: BTreeMap<SealFormat, usize>,
     /// How many of the sealed ones the configured secrets opened.
     pub opened: usize,
-    /// Why sealed sessions did not open.
-    pub unopened: Tally,
-    /// What the ids look like.
-    pub ids: BTreeMap<IdShape, usize>,
+    /// Why sealed sessions did not open, by format.
+    pub unopened: BTreeMap<SealFormat, Tally>,
+    /// What the ids look like, each with its own prefix: for [`Self::ids`] alone.
+    shapes: BTreeMap<IdShape, usize>,
+    /// Ids of text that do not begin with the configured prefix.
+    pub unprefixed: usize,
     /// What cannot be read as a session, by reason.
     pub unreadable: Tally,
     /// Bytes of each session's data as `X-Session` would hold it with `encoding = "json"`.
@@ -71,19 +77,24 @@ pub(super) const STORE_KEYS: [&str; 2] = ["lastModified", "__lastAccess"];
 impl Sample {
     /// Counts an id of text, and gives its fingerprint. `prefix` is the configured one; it does not belong to the shape.
     pub(super) fn id(&mut self, id: &str, prefix: &str) -> String {
-        let bare = id.strip_prefix(prefix).unwrap_or(id);
+        let stripped = id.strip_prefix(prefix);
+        self.unprefixed += usize::from(stripped.is_none());
+        let bare = stripped.unwrap_or(id);
         let mut shape = id_shape(bare);
         // A stranger's ids could all have prefixes of their own.
-        if !self.ids.contains_key(&shape) && self.ids.len() >= MOST_VALUES {
-            shape = IdShape::Other;
+        if !self.shapes.contains_key(&shape)
+            && self.shapes.len() >= MOST_VALUES
+            && let IdShape::Prefixed(prefix, _) = &mut shape
+        {
+            *prefix = None;
         }
-        *self.ids.entry(shape).or_default() += 1;
+        *self.shapes.entry(shape).or_default() += 1;
         Sid::from_text(bare).map(|sid| sid.fingerprint()).unwrap_or_default()
     }
 
     /// Counts an id that is no text.
     pub(super) fn odd_id(&mut self, kind: &'static str) -> String {
-        *self.ids.entry(IdShape::NoText(kind)).or_default() += 1;
+        *self.shapes.entry(IdShape::NoText(kind)).or_default() += 1;
         kind.to_owned()
     }
 
@@ -130,6 +141,34 @@ impl Sample {
             let known = values.contains_key(&value) || values.len() < MOST_VALUES;
             *values.entry(if known { value } else { "other values".to_owned() }).or_default() += 1;
         }
+    }
+
+    /// What the ids look like. A prefix is among it only if nearly all ids have it: else it tells them apart, and may be a user's name or
+    /// a part of the secret.
+    pub fn ids(&self) -> BTreeMap<IdShape, usize> {
+        let total: usize = self.shapes.values().sum();
+        let mut sharing: BTreeMap<&str, usize> = BTreeMap::new();
+        for (shape, count) in &self.shapes {
+            if let IdShape::Prefixed(Some(prefix), _) = shape {
+                *sharing.entry(prefix).or_default() += count;
+            }
+        }
+        let is_shared = |prefix: &str| {
+            let count = sharing.get(prefix).copied().unwrap_or_default();
+            count * 10 >= total * 9
+                && (prefix == DEFAULT_PREFIX || count >= FEWEST_SHARING && is_showable(prefix))
+        };
+        let mut ids = BTreeMap::new();
+        for (shape, count) in &self.shapes {
+            let shape = match shape {
+                IdShape::Prefixed(Some(prefix), bare) if !is_shared(prefix) => {
+                    IdShape::Prefixed(None, bare.clone())
+                }
+                other => other.clone(),
+            };
+            *ids.entry(shape).or_default() += count;
+        }
+        ids
     }
 
     /// How many could be read.
@@ -213,6 +252,29 @@ mod tests {
     }
 
     #[test]
+    fn a_prefix_is_shown_only_if_nearly_all_ids_have_it() {
+        let express = "aZ09-_aZ09-_aZ09-_aZ09-_aZ09-_aZ";
+        let of = |prefixes: &[String]| {
+            let mut sample = Sample::default();
+            prefixes.iter().for_each(|prefix| drop(sample.id(&format!("{prefix}{express}"), "")));
+            sample.ids()
+        };
+        let prefixed =
+            |prefix: Option<&str>| IdShape::Prefixed(prefix.map(str::to_owned), Box::new(IdShape::Express));
+        let many = |prefix: &str, count: usize| vec![prefix.to_owned(); count];
+        assert_eq!(of(&many("app:", 5)), BTreeMap::from([(prefixed(Some("app:")), 5)]));
+        // Those of a few, of one user, or in the way of the first ones.
+        assert_eq!(of(&many("app:", 4)), BTreeMap::from([(prefixed(None), 4)]));
+        assert_eq!(of(&many("ann@example.com:", 50)), BTreeMap::from([(prefixed(None), 50)]));
+        assert_eq!(of(&many("a-prefix-of-twenty-five-c:", 50)), BTreeMap::from([(prefixed(None), 50)]));
+        let mut mixed: Vec<String> = (0..2).map(|n| format!("ann{n}:")).collect();
+        mixed.extend(many("app:", 18));
+        assert_eq!(of(&mixed), BTreeMap::from([(prefixed(None), 2), (prefixed(Some("app:")), 18)]));
+        mixed.push("bob:".to_owned());
+        assert_eq!(of(&mixed), BTreeMap::from([(prefixed(None), 21)]));
+    }
+
+    #[test]
     fn what_strangers_store_does_not_fill_the_memory_or_the_terminal() {
         let mut sample = Sample::default();
         for n in 0..100 {
@@ -222,7 +284,11 @@ mod tests {
             sample.id(&format!("p{n}:{}", "a".repeat(32)), "");
         }
         assert_eq!(sample.cookie["path"].len(), MOST_VALUES + 1);
-        assert_eq!(sample.ids.len(), MOST_VALUES + 1);
+        assert_eq!(sample.shapes.len(), MOST_VALUES + 1);
+        assert_eq!(
+            sample.ids(),
+            BTreeMap::from([(IdShape::Prefixed(None, Box::new(IdShape::Hex(32))), 100)])
+        );
         assert_eq!(sample.unreadable.total(), 100);
         assert!(sample.cookie["path"].keys().all(|value| value.chars().count() <= LONGEST_VALUE + 1));
         assert_eq!(shown("a\u{1b}[2J\n"), "a?[2J?");

@@ -14,8 +14,8 @@ pub enum IdShape {
     Base64(usize),
     /// A UUID.
     Uuid,
-    /// Text up to a separator, then one of the others.
-    Prefixed(String, Box<Self>),
+    /// Text up to a separator, then one of the others. `None`: not shown, because most ids begin otherwise or it is no name.
+    Prefixed(Option<String>, Box<Self>),
     /// Any other text.
     Other,
     /// No text at all: the name of its type.
@@ -37,6 +37,8 @@ pub enum SealFormat {
 const SHORTEST_SEALED: usize = 30;
 /// A longer prefix is none.
 const LONGEST_PREFIX: usize = 64;
+/// A longer prefix may be part of a secret, whoever shares it. Characters.
+const LONGEST_SHOWN: usize = 24;
 
 /// What `id` looks like.
 pub(super) fn id_shape(id: &str) -> IdShape {
@@ -48,10 +50,15 @@ pub(super) fn id_shape(id: &str) -> IdShape {
     for (at, separator) in ends.take_while(|(at, _)| *at < LONGEST_PREFIX) {
         let (prefix, rest) = id.split_at(at + separator.len_utf8());
         if let Some(shape) = bare_shape(rest) {
-            return IdShape::Prefixed(prefix.to_owned(), Box::new(shape));
+            return IdShape::Prefixed(Some(prefix.to_owned()), Box::new(shape));
         }
     }
     IdShape::Other
+}
+
+/// May a prefix that many ids share be shown? Only what is short and cannot be somebody's address.
+pub(super) fn is_showable(prefix: &str) -> bool {
+    prefix.chars().count() <= LONGEST_SHOWN && !prefix.chars().any(|c| c == '@' || c.is_control())
 }
 
 fn bare_shape(id: &str) -> Option<IdShape> {
@@ -130,7 +137,8 @@ mod tests {
     #[test]
     fn ids_are_told_by_their_looks() {
         let express = "aZ09-_aZ09-_aZ09-_aZ09-_aZ09-_aZ";
-        let prefixed = |prefix: &str, shape: IdShape| IdShape::Prefixed(prefix.to_owned(), Box::new(shape));
+        let prefixed =
+            |prefix: &str, shape: IdShape| IdShape::Prefixed(Some(prefix.to_owned()), Box::new(shape));
         for (id, shape) in [
             (express.to_owned(), IdShape::Express),
             ("0123456789abcdef".repeat(2), IdShape::Hex(32)),

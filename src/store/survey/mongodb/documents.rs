@@ -1,7 +1,8 @@
 //! A sample of the documents, one after the other; only counters stay. Tests: `tests/it/doctor.rs`.
 
+use super::super::super::TOO_LARGE;
 use super::super::super::mongo::door;
-use super::super::super::seal::Opened;
+use super::super::super::seal::{Opened, looks_sealed};
 use super::super::shape::{SealFormat, seal_of};
 use super::super::{LONGEST_QUESTION, Sample, Survey};
 use super::{MongoFacts, Visit};
@@ -18,6 +19,8 @@ const OVERDUE_MILLIS: i64 = 600_000;
 const MOST_KRUPTEIN: usize = 50;
 /// What a stored text may hold beyond `limits.session`: as in `mongo::document`.
 const COOKIE_ALLOWANCE: usize = 4096;
+/// How much longer a text may be sealed: as in `mongo::document`.
+const SEALED_FACTOR: usize = 8;
 
 impl Visit<'_> {
     /// The sample. At random where that is cheap for the server, else everything, else the oldest and the newest.
@@ -97,8 +100,10 @@ impl Visit<'_> {
         let hidden = &self.plan.hidden;
         match document.get("session") {
             Ok(Some(RawBsonRef::String(text))) => {
-                let format = seal_of(text);
-                let Some(format) = format else {
+                let Some(format) = seal_of(text) else {
+                    if let Some(why) = self.closed(text, longest) {
+                        return sample.unreadable.add(&why, id);
+                    }
                     sample.texts += 1;
                     return sample.session(text, hidden, self.max_payload, id);
                 };
@@ -108,7 +113,7 @@ impl Visit<'_> {
                         sample.opened += 1;
                         sample.session(&text, hidden, self.max_payload, id);
                     }
-                    Some(Err(why)) => sample.unopened.add(&why, id),
+                    Some(Err(why)) => sample.unopened.entry(format).or_default().add(&why, id),
                     None => {}
                 }
             }
@@ -122,6 +127,21 @@ impl Visit<'_> {
             Ok(Some(other)) => sample.unreadable.add(&format!("`session` is a {}", type_name(other)), id),
             Ok(None) => sample.unreadable.add("no field `session`", id),
             Err(_) => sample.unreadable.add("broken BSON", id),
+        }
+    }
+
+    /// What the sidecar says of a text that is neither JSON nor whole enough to be told by its looks: sealed and cut short, mostly.
+    fn closed(&self, text: &str, longest: usize) -> Option<String> {
+        // As `mongo::document` tells plain from sealed.
+        if text.trim_start().starts_with('{') {
+            return None;
+        }
+        if text.len() > longest.saturating_mul(SEALED_FACTOR) {
+            return Some(TOO_LARGE.to_owned());
+        }
+        match &self.seal {
+            Some(seal) => seal.open(text).err(),
+            None => looks_sealed(text).map(str::to_owned),
         }
     }
 

@@ -1,9 +1,9 @@
 //! The index on `expires`, and others that remove documents. Tests: here, and `tests/it/doctor.rs`.
 
-use super::super::super::mongo::door;
+use super::super::super::mongo::door::{self, TtlState};
 use super::super::sample::shown;
 use super::Visit;
-use bson::{Bson, Document, doc};
+use bson::{Document, doc};
 
 /// What there is of an index on `expires`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Visit<'_> {
             let Ok(index) = Document::try_from(cursor.current().to_owned()) else { continue };
             match index_state(&index) {
                 // A good one is not spoilt by others.
-                _ if state == IndexState::Good && on_expires(&index) => {}
+                Some(_) if state == IndexState::Good => {}
                 Some(found) => state = found,
                 None if index.contains_key("expireAfterSeconds") => {
                     others
@@ -53,44 +53,26 @@ impl Visit<'_> {
     }
 }
 
-fn on_expires(index: &Document) -> bool {
-    index.get_document("key").is_ok_and(|key| key.contains_key("expires"))
-}
-
-/// What an index means for the expiry; `None` when it is not on `expires`.
+/// What an index means for the expiry, as the sidecar itself judges it; `None` when it has nothing to do with `expires`.
 fn index_state(index: &Document) -> Option<IndexState> {
-    if !on_expires(index) {
-        return None;
+    let name = index.get_str("name").unwrap_or_default();
+    match door::ttl_state(std::slice::from_ref(index)) {
+        TtlState::Missing => None,
+        TtlState::Works if matches!(index.get_bool("hidden"), Ok(true)) => {
+            Some(IndexState::Hidden(shown(name)))
+        }
+        TtlState::Works => Some(IndexState::Good),
+        TtlState::Differs(how) => {
+            let how = how.strip_prefix(&format!("index {name}: ")).unwrap_or(&how);
+            Some(IndexState::Odd(shown(name), how.to_owned()))
+        }
     }
-    let name = shown(index.get_str("name").unwrap_or_default());
-    let odd = |why: String| Some(IndexState::Odd(name.clone(), why));
-    if index.get_document("key").is_ok_and(|key| key.len() > 1) {
-        return odd("has several fields, and such an index removes nothing".to_owned());
-    }
-    let Some(after) = index.get("expireAfterSeconds") else {
-        return odd("is no TTL index: it has no expireAfterSeconds".to_owned());
-    };
-    let is_zero = match after {
-        Bson::Int32(after) => *after == 0,
-        Bson::Int64(after) => *after == 0,
-        Bson::Double(after) => *after == 0.0,
-        _ => false,
-    };
-    if !is_zero {
-        return odd(format!("has expireAfterSeconds: {after}, and 0 is right"));
-    }
-    if index.contains_key("partialFilterExpression") {
-        return odd("is partial: it sees only some of the documents".to_owned());
-    }
-    if matches!(index.get_bool("hidden"), Ok(true)) {
-        return Some(IndexState::Hidden(name));
-    }
-    Some(IndexState::Good)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bson::Bson;
 
     #[test]
     fn only_a_plain_ttl_index_on_expires_is_good() {
@@ -107,13 +89,15 @@ mod tests {
         for (key, value, said) in [
             ("expireAfterSeconds", 3600.into(), "3600"),
             ("partialFilterExpression", doc! { "a": 1 }.into(), "partial"),
-            ("key", doc! { "expires": 1, "a": 1 }.into(), "several"),
+            ("key", doc! { "expires": 1, "a": 1 }.into(), "its key is"),
+            ("key", doc! { "expires": "hashed" }.into(), "hashed"),
+            ("unique", true.into(), "unique"),
         ] {
             let Some(IndexState::Odd(name, why)) = with(key, value) else { panic!("{key} was good") };
             assert!(name == "expires_1" && why.contains(said), "{why}");
         }
         assert_eq!(with("hidden", true.into()), Some(IndexState::Hidden("expires_1".to_owned())));
         let plain = doc! { "key": { "expires": -1 }, "name": "e" };
-        assert!(matches!(index_state(&plain), Some(IndexState::Odd(_, why)) if why.contains("no TTL")));
+        assert!(matches!(index_state(&plain), Some(IndexState::Odd(_, why)) if why.contains("not set")));
     }
 }
