@@ -41,7 +41,7 @@ pub enum Kind {
     Unreachable,
     /// The deadline (`timeouts.store`) passed.
     Timeout,
-    /// Too many operations wait already; refused at once.
+    /// No place among the operations under way until the deadline passed (embedded: refused at once).
     Overloaded,
     /// The store answered, and refused: rights, disk full, a bug of ours.
     Refused,

@@ -1,18 +1,22 @@
 //! The store's operations on the directory, as they are done on a thread that may block.
 //!
 //! Reads take no lock: what stands under a name is always one whole file. Every change compares and replaces under the name's lock.
+//! Node takes no lock, so what was read is compared with what is there once more when the new file is on the disk and has only to be
+//! renamed; if somebody wrote meanwhile, all is done again from the start.
 //! Must not know tokio. Tests: `tests/it/store_conformance/file.rs`.
 
 use super::super::{Created, Lookup, Swapped, Touched, Version};
 use super::disk::{Disk, Found};
 use super::document::{self, Document};
+use super::draft::Seen;
 use super::name;
 use crate::session::Millis;
 use crate::session::record::Record;
-use std::fs::Metadata;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// How often a change begins anew because somebody wrote in between. Each costs a sync of the disk.
+const TRIES: u32 = 100;
 /// An unfinished file of this age has lost its writer.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
@@ -31,7 +35,7 @@ enum Stored {
 
 struct Session {
     text: String,
-    metadata: Metadata,
+    seen: Seen,
     document: Document,
 }
 
@@ -43,14 +47,20 @@ impl Directory {
     pub(super) fn create(&self, name: &str, record: &Record, now: Millis) -> io::Result<Created> {
         let (text, version) = self.render(record, None, now)?;
         let _held = self.disk.lock(name)?;
-        match self.read(name)? {
-            Stored::Nothing => {}
-            Stored::Session(old) if old.document.has_ended(self.ttl, now) => {}
-            Stored::Session(_) | Stored::Unreadable(_) => return Ok(Created::Exists),
-        }
-        self.disk.replace(name, &text, None)?;
-        self.disk.settle()?;
-        Ok(Created::Done(version))
+        undisturbed(|| {
+            let seen = match self.read(name)? {
+                Stored::Nothing => None,
+                Stored::Session(old) if old.document.has_ended(self.ttl, now) => Some(old.seen),
+                Stored::Session(_) | Stored::Unreadable(_) => return Ok(Some(Created::Exists)),
+            };
+            // Whoever had the expired one is not this one's owner.
+            let draft = self.disk.draft(&text, None)?;
+            if !self.disk.replace(name, seen, draft)? {
+                return Ok(None);
+            }
+            self.disk.settle()?;
+            Ok(Some(Created::Done(version.clone())))
+        })
     }
 
     pub(super) fn update(
@@ -61,14 +71,20 @@ impl Directory {
         now: Millis,
     ) -> io::Result<Swapped> {
         let _held = self.disk.lock(name)?;
-        let old = match self.expect(name, expected, now)? {
-            Ok(old) => old,
-            Err(other) => return Ok(other),
-        };
-        let (text, version) = self.render(record, Some(&old.text), now)?;
-        self.disk.replace(name, &text, Some(&old.metadata))?;
-        self.disk.settle()?;
-        Ok(Swapped::Done(version))
+        undisturbed(|| {
+            let Session { text, seen, document } = match self.expect(name, expected, now)? {
+                Ok(old) => *old,
+                Err(other) => return Ok(Some(other)),
+            };
+            let accessed = document.access_after(now, clock()).unwrap_or(now);
+            let (text, version) = self.render(record, Some(&text), accessed)?;
+            let draft = self.disk.draft(&text, Some(&seen))?;
+            if !self.disk.replace(name, Some(seen), draft)? {
+                return Ok(None);
+            }
+            self.disk.settle()?;
+            Ok(Some(Swapped::Done(version)))
+        })
     }
 
     /// A touch is not settled: a power cut may leave the session with the end it had before.
@@ -80,16 +96,22 @@ impl Directory {
         now: Millis,
     ) -> io::Result<Touched> {
         let _held = self.disk.lock(name)?;
-        let old = match self.expect(name, loaded, now)? {
-            Ok(old) => old,
-            Err(Swapped::Absent) => return Ok(Touched::Absent),
-            // Saved since: that gave it a fresh expiry, perhaps of another length.
-            Err(_) => return Ok(Touched::Done),
-        };
-        let max_age = old.document.max_age();
-        let text = document::render_touched(&old.text, max_age, expires_at, now).map_err(unstorable)?;
-        self.disk.replace(name, &text, Some(&old.metadata))?;
-        Ok(Touched::Done)
+        undisturbed(|| {
+            let Session { text, seen, document } = match self.expect(name, loaded, now)? {
+                Ok(old) => *old,
+                Err(Swapped::Absent) => return Ok(Some(Touched::Absent)),
+                // Saved since: that gave it a fresh expiry, perhaps of another length.
+                Err(_) => return Ok(Some(Touched::Done)),
+            };
+            // Somebody came by later and was faster.
+            if document.access_after(now, clock()).is_some() {
+                return Ok(Some(Touched::Done));
+            }
+            let text =
+                document::render_touched(&text, document.max_age(), expires_at, now).map_err(unstorable)?;
+            let draft = self.disk.draft(&text, Some(&seen))?;
+            Ok(self.disk.replace(name, Some(seen), draft)?.then_some(Touched::Done))
+        })
     }
 
     pub(super) fn destroy(&self, name: &str) -> io::Result<bool> {
@@ -103,12 +125,17 @@ impl Directory {
 
     pub(super) fn destroy_if(&self, name: &str, expected: &Version, now: Millis) -> io::Result<Swapped> {
         let _held = self.disk.lock(name)?;
-        if let Err(other) = self.expect(name, expected, now)? {
-            return Ok(other);
-        }
-        self.disk.remove(name)?;
-        self.disk.settle()?;
-        Ok(Swapped::Done(expected.clone()))
+        undisturbed(|| {
+            let old = match self.expect(name, expected, now)? {
+                Ok(old) => old,
+                Err(other) => return Ok(Some(other)),
+            };
+            if !self.disk.remove_seen(name, &old.seen)? {
+                return Ok(None);
+            }
+            self.disk.settle()?;
+            Ok(Some(Swapped::Done(expected.clone())))
+        })
     }
 
     /// Removes what has expired, or was left unfinished, under `name`; `true` if it did. Never anything that is not ours to judge.
@@ -116,27 +143,30 @@ impl Directory {
         if name::is_temporary(name) {
             return self.disk.remove_if_older(name, ABANDONED);
         }
-        if !name::is_session(name) || !self.is_reapable(name, now)? {
+        if !name::is_session(name) || self.reapable(name, now)?.is_none() {
             return Ok(false);
         }
         let _held = self.disk.lock(name)?;
         // Somebody may have come back before the lock was had.
-        Ok(self.is_reapable(name, now)? && self.disk.remove(name)?)
+        match self.reapable(name, now)? {
+            Some(seen) => self.disk.remove_seen(name, &seen),
+            None => Ok(false),
+        }
     }
 
-    fn is_reapable(&self, name: &str, now: Millis) -> io::Result<bool> {
-        match self.read(name)? {
-            Stored::Session(session) => Ok(session.document.is_reapable(self.ttl, now)),
-            Stored::Nothing | Stored::Unreadable(_) => Ok(false),
-        }
+    fn reapable(&self, name: &str, now: Millis) -> io::Result<Option<Seen>> {
+        Ok(match self.read(name)? {
+            Stored::Session(session) if session.document.is_reapable(self.ttl, now) => Some(session.seen),
+            Stored::Session(_) | Stored::Nothing | Stored::Unreadable(_) => None,
+        })
     }
 
     fn read(&self, name: &str) -> io::Result<Stored> {
         Ok(match self.disk.read(name)? {
             Found::Nothing => Stored::Nothing,
             Found::Odd(what) => Stored::Unreadable(what.to_owned()),
-            Found::Text { text, metadata } => match Document::parse(&text, self.max_payload) {
-                Ok(document) => Stored::Session(Box::new(Session { text, metadata, document })),
+            Found::Text { text, seen } => match Document::parse(&text, self.max_payload) {
+                Ok(document) => Stored::Session(Box::new(Session { text, seen, document })),
                 Err(why) => Stored::Unreadable(why),
             },
         })
@@ -178,6 +208,22 @@ impl Directory {
         let version = Document::parse(&text, self.max_payload).map_err(unstorable)?.version();
         Ok((text, version))
     }
+}
+
+/// What `attempt` answers once nobody writes in between: `None` says that somebody did.
+fn undisturbed<T>(mut attempt: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
+    for _ in 0..TRIES {
+        if let Some(done) = attempt()? {
+            return Ok(done);
+        }
+    }
+    Err(io::Error::other("the file is replaced faster than it can be compared"))
+}
+
+/// The moment of a call is when its request came, which may be a while ago.
+pub(super) fn clock() -> Millis {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Millis::try_from(now.as_millis()).unwrap_or(Millis::MAX)
 }
 
 fn unstorable(why: String) -> io::Error {

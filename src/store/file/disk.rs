@@ -1,13 +1,13 @@
 //! The directory on disk: whole files in, whole files out, and the locks under which they are compared and replaced.
 //!
-//! A write is a new file that is synced and then renamed over the old one, so that a kill or a power cut leaves the one or the
-//! other, never half of one. Every call blocks. Must not know sessions. Tests: here and in `tests/it/store_conformance/file.rs`.
+//! Every call blocks. Must not know sessions. Tests: here and in `tests/it/store_conformance/file.rs`.
 
 use super::super::error::Kind;
+use super::draft::{Draft, Seen, is_nothing, is_same};
 use super::name;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -38,7 +38,7 @@ pub(super) enum Found {
     Odd(&'static str),
     Text {
         text: String,
-        metadata: Metadata,
+        seen: Seen,
     },
 }
 
@@ -102,38 +102,37 @@ impl Disk {
             };
             let metadata = file.metadata()?;
             if is_same(&listed, &metadata) {
-                return self.read_text(&file, metadata);
+                return self.read_text(Seen { file, metadata });
             }
         }
         Err(io::Error::other("the file is replaced faster than it can be opened"))
     }
 
-    fn read_text(&self, file: &File, metadata: Metadata) -> io::Result<Found> {
-        let expected = usize::try_from(metadata.len()).unwrap_or(usize::MAX).min(self.longest);
+    fn read_text(&self, seen: Seen) -> io::Result<Found> {
+        let expected = usize::try_from(seen.metadata.len()).unwrap_or(usize::MAX).min(self.longest);
         let mut bytes = Vec::with_capacity(expected + 1);
-        file.take(self.longest as u64 + 1).read_to_end(&mut bytes)?;
+        (&seen.file).take(self.longest as u64 + 1).read_to_end(&mut bytes)?;
         if bytes.len() > self.longest {
             return Ok(Found::Odd(super::super::TOO_LARGE));
         }
         Ok(match String::from_utf8(bytes) {
-            Ok(text) => Found::Text { text, metadata },
+            Ok(text) => Found::Text { text, seen },
             Err(_) => Found::Odd("not UTF-8"),
         })
     }
 
-    /// Puts `text` in the place of whatever stands under `name`. A new file has mode 0600; one in the place of another has its
-    /// mode and, as far as this process may, its owner, as with session-file-store. Lasts beyond a power cut after [`Self::settle`].
-    pub(super) fn replace(&self, name: &str, text: &str, before: Option<&Metadata>) -> io::Result<()> {
-        let temporary = self.temporary();
-        let written = self
-            .write(&temporary, text.as_bytes(), before)
-            .and_then(|file| file.sync_all())
-            .and_then(|()| fs::rename(&temporary, self.path.join(name)));
-        if written.is_err() {
-            // Whatever stays is reaped one day.
-            fs::remove_file(&temporary).ok();
-        }
-        written
+    /// A file with this text, on the disk and under no name yet. It has mode 0600, or the mode and, as far as this process may, the
+    /// owner of the one that it shall replace, as with session-file-store.
+    pub(super) fn draft(&self, text: &str, before: Option<&Seen>) -> io::Result<Draft> {
+        let draft = Draft::write(self.temporary(), text.as_bytes(), before)?;
+        draft.sync()?;
+        Ok(draft)
+    }
+
+    /// Puts the draft in the place of what was `seen` under `name` (`None`: of nothing); `false` if something else is there now.
+    /// Lasts beyond a power cut after [`Self::settle`].
+    pub(super) fn replace(&self, name: &str, seen: Option<Seen>, draft: Draft) -> io::Result<bool> {
+        draft.replace(&self.path.join(name), seen)
     }
 
     /// Removes a name; `false` if there was none.
@@ -143,6 +142,11 @@ impl Disk {
             Err(error) if is_nothing(&error) => self.check_directory().map(|()| false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Removes what was `seen` under `name`; `false` if something else, or nothing, is there now.
+    pub(super) fn remove_seen(&self, name: &str, seen: &Seen) -> io::Result<bool> {
+        Ok(seen.is_at(&self.path.join(name))? && self.remove(name)?)
     }
 
     /// Names that were set or removed until now survive a power cut.
@@ -185,10 +189,7 @@ impl Disk {
     /// Is the directory there, and does it take a file with something in it?
     pub(super) fn probe(&self) -> io::Result<()> {
         self.check_directory()?;
-        let temporary = self.temporary();
-        let written = self.write(&temporary, b"cloakroom", None).map(drop);
-        let removed = fs::remove_file(&temporary);
-        written.and(removed)
+        Draft::write(self.temporary(), b"cloakroom", None)?.discard()
     }
 
     /// All names that are there. A name that is no UTF-8 is nobody's here.
@@ -203,15 +204,6 @@ impl Disk {
         let modified = fs::symlink_metadata(&path)?.modified()?;
         let old = SystemTime::now().duration_since(modified).is_ok_and(|past| past > age);
         if old { fs::remove_file(path).map(|()| true) } else { Ok(false) }
-    }
-
-    fn write(&self, path: &Path, bytes: &[u8], before: Option<&Metadata>) -> io::Result<File> {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        if let Some(before) = before {
-            dress(&file, before)?;
-        }
-        file.write_all(bytes)?;
-        Ok(file)
     }
 
     fn temporary(&self) -> PathBuf {
@@ -283,15 +275,6 @@ fn stripe(name: &str) -> usize {
     name.bytes().fold(0_usize, |sum, byte| (sum * 31 + usize::from(byte)) % 8191) % LOCKS
 }
 
-fn is_same(a: &Metadata, b: &Metadata) -> bool {
-    a.ino() == b.ino() && a.dev() == b.dev()
-}
-
-/// No such file, or a name that this file system does not take.
-fn is_nothing(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidFilename)
-}
-
 fn odd(metadata: &Metadata) -> &'static str {
     if metadata.is_dir() {
         "a directory"
@@ -300,16 +283,6 @@ fn odd(metadata: &Metadata) -> &'static str {
     } else {
         "no regular file"
     }
-}
-
-/// Mode and owner of the file that is replaced. Who may not give files away keeps its own.
-fn dress(file: &File, before: &Metadata) -> io::Result<()> {
-    let made = file.metadata()?;
-    if (made.uid(), made.gid()) != (before.uid(), before.gid()) {
-        fchown(file, Some(before.uid()), Some(before.gid())).ok();
-    }
-    let mode = before.mode() & 0o777;
-    if made.mode() & 0o777 == mode { Ok(()) } else { file.set_permissions(fs::Permissions::from_mode(mode)) }
 }
 
 #[cfg(test)]

@@ -72,6 +72,14 @@ impl Document {
         self.record.cookie.original_max_age
     }
 
+    /// When it was accessed, if that was after `now` and is past: whoever is late at `now` must not set it back. A last access that
+    /// is still to come by the real `clock` is a clock that was wrong.
+    pub(super) fn access_after(&self, now: Millis, clock: Millis) -> Option<Millis> {
+        #[expect(clippy::cast_possible_truncation, reason = "`as` saturates")]
+        let at = self.last_access.map(|at| at as Millis);
+        at.filter(|at| (now + 1..=clock).contains(at))
+    }
+
     /// What it means to somebody who asks at `now`.
     pub(super) fn into_lookup(self, ttl: Millis, now: Millis) -> Lookup {
         let (expires_at, version) = (self.ends(ttl), self.version());
@@ -326,6 +334,16 @@ mod tests {
             assert_eq!(render_touched(before, max_age, NOW, 7).unwrap(), after);
         }
         assert!(render_touched("[]", None, NOW, 7).is_err());
+    }
+
+    #[test]
+    fn an_access_counts_as_later_only_if_it_has_been() {
+        let of = |last: &str| parse(&format!("{{\"__lastAccess\":{last}}}")).access_after(100, 200);
+        assert_eq!(
+            ["100", "101", "150.75", "200", "201", "1e300", "null", "\"x\""].map(of),
+            [None, Some(101), Some(150), Some(200), None, None, None, None]
+        );
+        assert_eq!(parse("{}").access_after(100, 200), None);
     }
 
     #[test]

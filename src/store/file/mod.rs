@@ -1,9 +1,11 @@
 //! A directory in session-file-store's format, shared with an Express app that is running.
 //!
 //! Every change reads, compares and replaces a file under a lock, so no two sidecars on a directory, nor two workers, overwrite
-//! each other unseen. **Node takes no such lock**: what an Express app writes in the moment between our comparison and our rename
-//! (some hundred microseconds, or one sync of the disk) is overwritten, as its own writes overwrite ours, and a file that it deletes
-//! in that moment comes back. The sidecar and the app have to run as the same user: new files have mode 0600, as a session is
+//! each other unseen. **Node takes no such lock.** So the new file is written and synced first; directly before its rename the old one
+//! is looked at once more, and if it is another one now, all begins anew. What an Express app writes between that look and the rename
+//! is overwritten, as its own writes overwrite ours, and a file that it deletes there comes back. That is some 10 µs (measured on ext4
+//! by what was lost: 122 of 5,223 saves while 60,000 replacements were made without a pause), longer only for a thread that the
+//! system sets aside just there. The sidecar and the app have to run as the same user: new files have mode 0600, as a session is
 //! nobody else's business, where session-file-store leaves it to the umask.
 //!
 //! The format has no field for the end of a session: it follows from the last access and the session's max age (or `ttl`), so what a
@@ -11,13 +13,15 @@
 //!
 //! Disk work blocks and may hang (NFS), so none of it is done on the worker's thread. A read of a small file takes 7 µs there and 17 µs
 //! by way of another thread, but a single read that hangs there would take all of the worker's sessions with it. So many operations
-//! may be at the disk, so many may wait, and beyond that they are refused at once. A change is finished although its caller has gone.
+//! may be at the disk and so many under way; beyond that their callers wait for a place, as long as the deadline allows. A change that
+//! is under way is finished although its caller has gone.
 //!
 //! Must not know the other stores. Tests: `tests/it/store_conformance/file.rs`, and beside each file.
 
 mod directory;
 mod disk;
 mod document;
+mod draft;
 mod name;
 mod reap;
 
@@ -37,13 +41,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 
 /// Reads of the process that may be at the disk at once. Their threads are not those of the changes: a lock that another sidecar
 /// does not give back stops no read.
 const READING: usize = 16;
 /// Changes that may be at the disk at once; file systems sync many of them in one go.
 const CHANGING: usize = 32;
-/// Operations of either kind under way, those included that wait for the disk.
+/// Operations of either kind under way, those included that wait for one of those threads.
 const OUTSTANDING: usize = 1024;
 
 /// What the workers have in common: the directory, and how many may be at its disk.
@@ -94,9 +99,11 @@ impl Files {
 
     pub(crate) async fn load(self: &Rc<Self>, sid: &Sid, now: Millis) -> Result<Lookup, StoreError> {
         let Some(name) = name::of(sid) else { return Ok(Lookup::Absent) };
-        let directory = Arc::clone(&self.shared.directory);
-        let reading = self.shared.reads.run(Op::Load, move || directory.load(&name, now))?;
-        match tokio::time::timeout(self.shared.deadline, reading).await {
+        let (directory, reads) = (Arc::clone(&self.shared.directory), &self.shared.reads);
+        let until = Instant::now() + self.shared.deadline;
+        let place = reads.place(Op::Load, until).await?;
+        let reading = reads.run(Op::Load, place, move || directory.load(&name, now));
+        match timeout_at(until, reading).await {
             Ok(found) => found,
             Err(_) => Err(late(Op::Load)),
         }
@@ -188,9 +195,11 @@ impl Files {
         op: Op,
         work: impl FnOnce(&Directory) -> io::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let directory = Arc::clone(&self.shared.directory);
-        let task = self.drain.spawn_local(self.shared.changes.run(op, move || work(&directory))?);
-        match tokio::time::timeout(patience, task).await {
+        let (directory, changes) = (Arc::clone(&self.shared.directory), &self.shared.changes);
+        let until = Instant::now() + patience;
+        let place = changes.place(op, until).await?;
+        let task = self.drain.spawn_local(changes.run(op, place, move || work(&directory)));
+        match timeout_at(until, task).await {
             Ok(Ok(done)) => done,
             Ok(Err(_)) => Err(ended_early(op)),
             Err(_) => Err(late(op)),
@@ -206,22 +215,32 @@ impl Lane {
         }
     }
 
+    /// A place among the operations under way. One that is free is had without waiting, so that the work begins before its caller
+    /// can leave.
+    async fn place(&self, op: Op, until: Instant) -> Result<OwnedSemaphorePermit, StoreError> {
+        if let Ok(place) = Arc::clone(&self.outstanding).try_acquire_owned() {
+            return Ok(place);
+        }
+        match timeout_at(until, Arc::clone(&self.outstanding).acquire_owned()).await {
+            Ok(Ok(place)) if Instant::now() < until => Ok(place),
+            _ => Err(StoreError::new(op, Kind::Overloaded, "too many operations wait for the disk")),
+        }
+    }
+
     /// Work for a thread that may block, once it has a place there. Its permits go with the work, not with whoever waits for it: a
     /// hanging disk holds so many threads and no more.
     fn run<T: Send + 'static>(
         &self,
         op: Op,
+        place: OwnedSemaphorePermit,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
-    ) -> Result<impl Future<Output = Result<T, StoreError>> + 'static, StoreError> {
-        let Ok(admitted) = Arc::clone(&self.outstanding).try_acquire_owned() else {
-            return Err(StoreError::new(op, Kind::Overloaded, "too many operations wait for the disk"));
-        };
+    ) -> impl Future<Output = Result<T, StoreError>> + 'static {
         let threads = Arc::clone(&self.threads);
-        Ok(async move {
+        async move {
             // The semaphore is never closed.
             let thread: Option<OwnedSemaphorePermit> = threads.acquire_owned().await.ok();
             let done = tokio::task::spawn_blocking(move || {
-                let _places = (admitted, thread);
+                let _places = (place, thread);
                 work()
             });
             match done.await {
@@ -231,7 +250,7 @@ impl Lane {
                 }),
                 Err(_) => Err(ended_early(op)),
             }
-        })
+        }
     }
 }
 

@@ -3,16 +3,15 @@
 //! Expiry itself never depends on it, every read checks. It does its disk work on one thread of its own, a bounded number of files
 //! at a time, so that a directory of any size delays nobody. Tests: `tests/it/store_conformance/file.rs`.
 
-use super::directory::Directory;
+use super::directory::{Directory, clock};
 use super::disk::explain;
 use super::{Files, FilesShared};
 use crate::drain::Drain;
-use crate::session::Millis;
 use std::io;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// Files that are looked at before anybody else may have the thread, and before a stop is noticed.
 const BATCH: usize = 256;
@@ -83,8 +82,7 @@ async fn sweep(directory: &Arc<Directory>, drain: &Drain) -> io::Result<Swept> {
 
 /// `true` when that was all.
 fn sweep_some(directory: &Directory, names: &mut Names, swept: &mut Swept) -> io::Result<bool> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = Millis::try_from(now.as_millis()).unwrap_or(Millis::MAX);
+    let now = clock();
     for _ in 0..BATCH {
         let Some(name) = names.next() else { return Ok(true) };
         match directory.reap(&name?, now) {

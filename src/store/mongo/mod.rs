@@ -44,7 +44,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 pub(super) use url::check_url;
 
 /// Operations of one worker that may be under way, those included whose caller has given up.
@@ -318,14 +319,13 @@ impl Mongo {
         op: Op,
         work: impl Future<Output = Result<T, Fault>> + 'static,
     ) -> Result<T, StoreError> {
-        let Ok(permit) = Arc::clone(&self.changes).try_acquire_owned() else {
-            return Err(StoreError::new(op, Kind::Overloaded, "too many operations are under way"));
-        };
+        let until = Instant::now() + patience;
+        let place = self.place(op, until).await?;
         let task = self.drain.spawn_local(async move {
-            let _permit = permit;
+            let _place = place;
             work.await
         });
-        match tokio::time::timeout(patience, task).await {
+        match timeout_at(until, task).await {
             Ok(Ok(result)) => {
                 self.line.is_alive();
                 result.map_err(|fault| self.explain(op, &fault))
@@ -335,6 +335,18 @@ impl Mongo {
                 self.line.is_late();
                 Err(StoreError::new(op, Kind::Timeout, "no answer within timeouts.store"))
             }
+        }
+    }
+
+    /// A place among the changes under way. One that is free is had without waiting, so that the change begins before its caller can
+    /// leave; else it is waited for, as long as the deadline allows.
+    async fn place(&self, op: Op, until: Instant) -> Result<OwnedSemaphorePermit, StoreError> {
+        if let Ok(place) = Arc::clone(&self.changes).try_acquire_owned() {
+            return Ok(place);
+        }
+        match timeout_at(until, Arc::clone(&self.changes).acquire_owned()).await {
+            Ok(Ok(place)) if Instant::now() < until => Ok(place),
+            _ => Err(StoreError::new(op, Kind::Overloaded, "too many operations are under way")),
         }
     }
 

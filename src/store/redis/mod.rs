@@ -5,7 +5,8 @@
 //! decides what has expired. A touch is `EXPIRE`, the text stays as it is.
 //!
 //! A change runs in a task of its own, which the stop waits for, and is sent once: when its answer is lost, nobody knows whether it was
-//! done, and that is an error. Reads may be asked twice. The driver's futures may be dropped. All belongs to one worker.
+//! done, and that is an error. Reads may be asked twice. The driver's futures may be dropped. All belongs to one worker. When too many
+//! changes are under way, the next one waits for a place, as long as its deadline allows.
 //!
 //! Must not know the other stores. Tests: `tests/it/store_conformance/redis.rs` over a real Redis, and beside each file.
 
@@ -30,8 +31,9 @@ use redis::{Pipeline, Value, cmd};
 use script::Script;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::Semaphore;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 use url::Door;
 pub(super) use url::{check_url, client};
 use value::{OTHER_TYPE, Reading, seconds};
@@ -47,7 +49,7 @@ pub(crate) struct RedisShared {
     passwords: Vec<String>,
     deadline: Duration,
     reading: Reading,
-    /// A key that nobody else has, and that never exists: `ping` deletes it.
+    /// A key that nobody else has, and that never exists: `ping` would replace it.
     nobody: String,
 }
 
@@ -84,7 +86,7 @@ impl Redis {
     }
 
     pub(crate) async fn load(self: &Rc<Self>, sid: &Sid, now: Millis) -> Result<Lookup, StoreError> {
-        let began = Instant::now();
+        let began = std::time::Instant::now();
         match tokio::time::timeout(self.shared.deadline, self.load_now(sid, now)).await {
             Ok(found) => found.map_err(|fault| self.explain(Op::Load, &fault)),
             Err(_) => Err(self.late(Op::Load, began)),
@@ -144,7 +146,7 @@ impl Redis {
         now: Millis,
     ) -> Result<Touched, StoreError> {
         if self.shared.options.disable_touch {
-            return Ok(Touched::Done);
+            return self.touch_nothing(sid).await;
         }
         let hash = script::sha1_hex(before(Op::Touch, &loaded.version)?.as_bytes());
         let (redis, key, left) = (Rc::clone(self), self.key(sid), seconds(expires_at, now).to_string());
@@ -156,6 +158,19 @@ impl Redis {
                 // Something else lies there now. It is not ours to prolong.
                 Err(fault) if fault.is_wrong_type() => Ok(Touched::Done),
                 Err(fault) => Err(fault),
+            }
+        })
+        .await
+    }
+
+    /// With `disable_touch`: whether it is there is asked all the same, nobody goes on with a session that is gone.
+    async fn touch_nothing(self: &Rc<Self>, sid: &Sid) -> Result<Touched, StoreError> {
+        let (redis, command) = (Rc::clone(self), cmd("EXISTS").arg(self.key(sid)).take());
+        self.run(Op::Touch, async move {
+            match redis.read(&script::one(command)).await?.first() {
+                Some(Value::Int(0)) => Ok(Touched::Absent),
+                Some(Value::Int(_)) => Ok(Touched::Done),
+                _ => Err(Fault::Odd),
             }
         })
         .await
@@ -189,11 +204,12 @@ impl Redis {
         .await
     }
 
-    /// A write that changes nothing: a replica, and a Redis that cannot save, refuse it.
+    /// A write that changes nothing: a replica, a Redis that cannot save and one whose memory is full refuse it.
     pub(crate) async fn ping(self: &Rc<Self>) -> Result<(), StoreError> {
         let redis = Rc::clone(self);
         self.run(Op::Ping, async move {
-            redis.read(&script::one(cmd("DEL").arg(&redis.shared.nobody).take())).await.map(drop)
+            let command = cmd("SET").arg(&redis.shared.nobody).arg("").arg("XX").take();
+            redis.read(&script::one(command)).await.map(drop)
         })
         .await
     }
@@ -278,23 +294,34 @@ impl Redis {
         op: Op,
         work: impl Future<Output = Result<T, Fault>> + 'static,
     ) -> Result<T, StoreError> {
-        let Ok(permit) = Arc::clone(&self.changes).try_acquire_owned() else {
-            return Err(StoreError::new(op, Kind::Overloaded, "too many operations are under way"));
-        };
         let began = Instant::now();
+        let until = began + patience;
+        let place = self.place(op, until).await?;
         let task = self.drain.spawn_local(async move {
-            let _permit = permit;
+            let _place = place;
             // After that nobody waits for the answer, and on a connection that went silent none would come.
-            tokio::time::timeout(patience, work).await
+            timeout_at(until, work).await
         });
         match task.await {
             Ok(Ok(result)) => result.map_err(|fault| self.explain(op, &fault)),
-            Ok(Err(_)) => Err(self.late(op, began)),
+            Ok(Err(_)) => Err(self.late(op, began.into_std())),
             Err(_) => Err(StoreError::new(op, Kind::Refused, "the operation's task ended early")),
         }
     }
 
-    fn late(&self, op: Op, began: Instant) -> StoreError {
+    /// A place among the changes under way. One that is free is had without waiting, so that the change begins before its caller can
+    /// leave.
+    async fn place(&self, op: Op, until: Instant) -> Result<OwnedSemaphorePermit, StoreError> {
+        if let Ok(place) = Arc::clone(&self.changes).try_acquire_owned() {
+            return Ok(place);
+        }
+        match timeout_at(until, Arc::clone(&self.changes).acquire_owned()).await {
+            Ok(Ok(place)) if Instant::now() < until => Ok(place),
+            _ => Err(StoreError::new(op, Kind::Overloaded, "too many operations are under way")),
+        }
+    }
+
+    fn late(&self, op: Op, began: std::time::Instant) -> StoreError {
         self.line.is_late(began);
         self.explain(op, &Fault::Late)
     }

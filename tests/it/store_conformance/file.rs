@@ -355,6 +355,86 @@ fn a_reader_sees_the_old_or_the_new_and_never_half_of_one() {
     });
 }
 
+/// A program that writes as session-file-store does, without locks, while the sidecar extends the same session all the time.
+#[test]
+fn a_touch_does_not_lose_what_node_saves() {
+    const SAVES: usize = 400;
+    let place = Place::new();
+    let (shared, start) = (open(&place), now());
+    let (path, draft) = (place.path("sessions/a.json"), place.path("node"));
+    // An access that is long past, so that every touch has something to write.
+    let text = |n: usize| format!("{{\"cookie\":{{}},\"n\":{n},\"__lastAccess\":{}}}", start - 10_000);
+    fs::write(&path, text(0)).unwrap();
+    let over = AtomicBool::new(false);
+    let (mut lost, mut touched) = (0, 0);
+    std::thread::scope(|scope| {
+        let sidecar = scope.spawn(|| {
+            with(&shared, async |store| {
+                while !over.load(Ordering::Acquire) {
+                    let loaded = live(store.load(&sid("a"), now()).await);
+                    store.touch(&sid("a"), &loaded, now() + TTL, now()).await.unwrap();
+                }
+            });
+        });
+        for n in 1..=SAVES {
+            fs::write(&draft, text(n)).unwrap();
+            fs::rename(&draft, &path).unwrap();
+            // Until the sidecar has written, or for as long as it takes to write at most.
+            let until = Instant::now() + Duration::from_millis(n as u64 % 20);
+            let mut found = fs::read_to_string(&path).unwrap();
+            while found == text(n) && Instant::now() < until {
+                found = fs::read_to_string(&path).unwrap();
+            }
+            touched += usize::from(found != text(n));
+            lost += usize::from(!found.contains(&format!("\"n\":{n},")));
+        }
+        over.store(true, Ordering::Release);
+        sidecar.join().unwrap();
+    });
+    assert!(touched > SAVES / 20, "only {touched} touches came between");
+    // Not never: on a busy machine the thread is set aside between the comparison and the rename now and then. Without a comparison
+    // it is two of five.
+    assert!(lost <= SAVES / 8, "{lost} of {SAVES} saves are lost");
+}
+
+#[test]
+fn who_is_late_does_not_set_the_last_access_back() {
+    let place = Place::new();
+    let (shared, now) = (open(&place), now());
+    let path = place.path("sessions/a.json");
+    let put = |at: Millis| {
+        let text = format!("{{\"cookie\":{{\"originalMaxAge\":60000}},\"n\":1,\"__lastAccess\":{at}}}");
+        fs::write(&path, &text).unwrap();
+        text
+    };
+    let accessed = || {
+        let text = fs::read_to_string(&path).unwrap();
+        let at = text.rsplit_once("\"__lastAccess\":").unwrap().1;
+        at.split(['}', ',']).next().unwrap().parse::<Millis>().unwrap()
+    };
+    let (late, ends) = (now - 5000, now + 55_000);
+    with(&shared, async |store| {
+        let before = put(now);
+        let loaded = live(store.load(&sid("a"), now).await);
+        assert_eq!(store.touch(&sid("a"), &loaded, ends, late).await.unwrap(), Touched::Done);
+        assert_eq!(fs::read_to_string(&path).unwrap(), before);
+        let (record, _) = minute("{\"n\":2}", late);
+        let saved = store.update(&sid("a"), &loaded.version, &record, ends, late).await.unwrap();
+        let Swapped::Done(version) = saved else { panic!("{saved:?}") };
+        assert_eq!(accessed(), now);
+        let loaded = live(store.load(&sid("a"), now).await);
+        assert_eq!((payload(&loaded), &loaded.version), ("{\"n\":2}", &version));
+        // A clock that was wrong is set right.
+        put(now + 600_000);
+        let loaded = live(store.load(&sid("a"), now).await);
+        assert_eq!(store.touch(&sid("a"), &loaded, now + 60_000, now).await.unwrap(), Touched::Done);
+        assert_eq!(accessed(), now);
+        put(now + 600_000);
+        store.update(&sid("a"), &loaded.version, &record, now + 60_000, now).await.unwrap();
+        assert_eq!(accessed(), now);
+    });
+}
+
 /// Takes all locks, as another sidecar that stopped in the middle of a change would, or a disk that hangs for writes.
 fn jam(directory: &Path) -> Vec<File> {
     let lock = |number| {
@@ -387,14 +467,16 @@ fn what_hangs_stops_changes_only_and_not_for_ever() {
                 })
             })
             .collect();
-        let mut kinds = Vec::new();
-        for task in tasks {
-            kinds.push(task.await.unwrap().unwrap_err().kind);
+        let began = Instant::now();
+        // The last ones first: would they not wait, they would be refused before the others are late.
+        for (n, task) in tasks.into_iter().enumerate().rev() {
+            let error = task.await.unwrap().unwrap_err();
+            let kind = if n < OUTSTANDING { Kind::Timeout } else { Kind::Overloaded };
+            assert_eq!(error.kind, kind, "{n}: {error}");
+            assert!(began.elapsed() >= deadline, "refused after {:?}", began.elapsed());
             // Reads have their own way to the disk.
             live(store.load(&sid("known"), now).await);
         }
-        assert!(kinds[..OUTSTANDING].iter().all(|kind| *kind == Kind::Timeout));
-        assert!(kinds[OUTSTANDING..].iter().all(|kind| *kind == Kind::Overloaded));
         assert_eq!(store.ping().await.unwrap_err().kind, Kind::Overloaded);
         assert_eq!(drain.running(), OUTSTANDING);
         drop(jam);

@@ -2,8 +2,9 @@
 //!
 //! Every rule is a function that is given a fresh store, and that knows whose clock decides there ([`Time`]). What is written says how
 //! long it lasts in its cookie too ([`lasting`]), because a store may derive the end from that. The backends' own promises are in
-//! `embedded.rs`, `mongodb.rs`, `outage.rs` and `redis.rs` beside this file, and all answers in one table in `table.rs`.
+//! files beside this one, and all answers in one table in `table.rs`.
 
+mod burst;
 mod embedded;
 mod file;
 mod mongodb;
