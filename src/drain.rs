@@ -17,6 +17,7 @@ pub struct Drain {
 
 struct Shared {
     begun: AtomicBool,
+    patient: AtomicBool,
     signal: watch::Sender<bool>,
     running: AtomicUsize,
     empty: Notify,
@@ -33,6 +34,7 @@ impl Drain {
         Self {
             shared: Arc::new(Shared {
                 begun: AtomicBool::new(false),
+                patient: AtomicBool::new(false),
                 signal: watch::Sender::new(false),
                 running: AtomicUsize::new(0),
                 empty: Notify::new(),
@@ -61,8 +63,20 @@ impl Drain {
         DrainGuard { shared: Arc::clone(&self.shared) }
     }
 
-    /// Begins the stop; from any thread, as often as one likes.
+    /// Begins the stop, or makes a patient one strict; from any thread, as often as one likes.
     pub fn begin(&self) {
+        self.shared.patient.store(false, Ordering::Release);
+        self.signal();
+    }
+
+    /// Begins a stop that nobody may notice, because another process serves whoever comes next: what is idle is not cut off at once,
+    /// for its next request may be on its way.
+    pub fn begin_patiently(&self) {
+        self.shared.patient.store(true, Ordering::Release);
+        self.signal();
+    }
+
+    fn signal(&self) {
         self.shared.begun.store(true, Ordering::Release);
         self.shared.signal.send_replace(true);
     }
@@ -70,6 +84,11 @@ impl Drain {
     /// Has the stop begun?
     pub fn is_stopping(&self) -> bool {
         self.shared.begun.load(Ordering::Acquire)
+    }
+
+    /// Was the stop begun with [`Self::begin_patiently`], and is not strict yet?
+    pub fn is_patient(&self) -> bool {
+        self.shared.patient.load(Ordering::Acquire)
     }
 
     /// Resolves when the stop begins; at once when it has begun already.

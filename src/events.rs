@@ -7,6 +7,7 @@
 use crate::session::Millis;
 use crate::session::sid::Sid;
 use crate::telemetry::counters::Counters;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::broadcast::{Receiver, Sender, channel};
 
 /// How many events a listener may lag behind.
@@ -54,14 +55,19 @@ impl Kind {
 /// The process's events; shared by all workers.
 #[derive(Debug)]
 pub struct Events {
-    log: bool,
+    log: AtomicBool,
     listeners: Sender<Event>,
 }
 
 impl Events {
     /// `log`: also as records of the log (`log.session_events`).
     pub fn new(log: bool) -> Self {
-        Self { log, listeners: channel(BACKLOG).0 }
+        Self { log: AtomicBool::new(log), listeners: channel(BACKLOG).0 }
+    }
+
+    /// From now on also, or no longer, as records of the log.
+    pub fn set_log(&self, log: bool) {
+        self.log.store(log, Ordering::Relaxed);
     }
 
     /// Listens from now on.
@@ -86,7 +92,7 @@ impl Events {
             Kind::Destroy => &counters.events_destroy,
         }
         .inc();
-        if self.log {
+        if self.log.load(Ordering::Relaxed) {
             tracing::info!(event = kind.word(), session = %sid, "session event");
         }
         if self.listeners.receiver_count() > 0 {

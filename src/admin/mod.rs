@@ -11,12 +11,14 @@ use crate::proxy::options::Secret;
 use crate::server::{Address, Handler, Peer};
 use crate::store::Store;
 use crate::telemetry::counters::{self, Counters};
+use crate::telemetry::life::Life;
 use bytes::Bytes;
 use events::AdminBody;
 use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -32,9 +34,10 @@ pub struct AdminOptions {
 
 /// Answers on the admin port.
 pub struct Admin {
-    token: Option<Secret>,
+    token: RefCell<Option<Secret>>,
     store: Option<Store>,
     counters: Vec<Arc<Counters>>,
+    life: Arc<Life>,
     events: Arc<Events>,
     streams: Arc<Semaphore>,
     drain: Drain,
@@ -49,17 +52,24 @@ impl Admin {
         options: AdminOptions,
         store: Option<Store>,
         counters: Vec<Arc<Counters>>,
+        life: Arc<Life>,
         events: Arc<Events>,
         drain: Drain,
     ) -> Self {
         Self {
-            token: options.token,
+            token: RefCell::new(options.token),
             store,
             counters,
+            life,
             events,
             streams: Arc::new(Semaphore::new(STREAMS)),
             drain,
         }
+    }
+
+    /// Another token, for requests from now on.
+    pub fn set_token(&self, token: Option<Secret>) {
+        self.token.replace(token);
     }
 
     async fn answer(&self, method: &Method, path: &str, headers: &HeaderMap) -> Response<AdminBody> {
@@ -72,8 +82,8 @@ impl Admin {
             "/healthz" => text(StatusCode::OK, "alive\n".to_owned()),
             "/readyz" => self.readiness().await,
             "/metrics" => {
-                let mut response =
-                    text(StatusCode::OK, counters::render(self.counters.iter().map(|counters| &**counters)));
+                let counters = counters::render(self.counters.iter().map(|counters| &**counters));
+                let mut response = text(StatusCode::OK, counters + &self.life.render());
                 let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
                 response.headers_mut().insert(CONTENT_TYPE, kind);
                 response
@@ -98,7 +108,8 @@ impl Admin {
 
     /// What is said to somebody without the token (RFC 6750).
     fn refusal(&self, headers: &HeaderMap) -> Option<Response<AdminBody>> {
-        let Some(token) = &self.token else {
+        let token = self.token.borrow();
+        let Some(token) = token.as_ref() else {
             return Some(text(
                 StatusCode::FORBIDDEN,
                 "closed: write a token in [admin] to open /v1\n".to_owned(),

@@ -7,6 +7,7 @@ mod doctor;
 pub mod import;
 mod secret;
 
+use crate::app::Origin;
 use crate::config::{self, Config, Problems, Warning};
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
@@ -66,12 +67,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn serve(path: &Path) -> ExitCode {
-    match load(path) {
+    let config::Reading { outcome, files } = config::read(path);
+    match outcome {
         Ok((config, warnings)) => {
             warnings.iter().for_each(|warning| eprintln!("{warning}"));
-            finish(crate::app::run(config))
+            finish(crate::app::run(config, Some(Origin { path: path.to_owned(), files })))
         }
-        Err(code) => code,
+        Err(problems) => refuse(&problems),
     }
 }
 

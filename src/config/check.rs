@@ -4,7 +4,7 @@ use super::listener::Listeners;
 use super::problem::{Finding, Problem, Problems, Warning, locate};
 use super::veil::veils;
 use super::walk::{Table, Walk};
-use super::{Config, limits, listener, route, server, session, store, upstream};
+use super::{Config, Reading, limits, listener, route, server, session, store, upstream};
 use crate::proxy::options::ProxyOptions;
 use crate::store::{StoreKind, StoreOptions};
 use std::path::Path;
@@ -15,19 +15,23 @@ pub(super) fn check(
     file_name: &str,
     base_dir: &Path,
     env: &dyn Fn(&str) -> Option<String>,
-) -> Result<(Config, Vec<Warning>), Problems> {
+) -> Reading {
     // Offsets of the tree count from after a byte order mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (tree, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         // What follows a syntax error is a guess, so no rule is applied to it.
-        return Err(Problems(locate(file_name, text, syntax_findings(text, &errors), &[])));
+        let problems = Problems(locate(file_name, text, syntax_findings(text, &errors), &[]));
+        return Reading { outcome: Err(problems), files: Vec::new() };
     }
     let walk = Walk::new(text, base_dir, env);
     let config = sections(&walk.root(tree.get_ref()));
     let veils = veils(tree.get_ref());
-    let (mut problems, warnings) = walk.finish();
-    match config {
+    let (mut problems, warnings, files) = walk.finish();
+    // What the program writes itself says nothing about its configuration; listeners look after their certificates themselves.
+    let watched = |key: &str| key != "store.path" && !key.starts_with("listener[");
+    let files = files.into_iter().filter(|(key, _)| watched(key)).map(|(_, path)| path).collect();
+    let outcome = match config {
         Some(config) if problems.is_empty() => {
             let warnings = locate(file_name, text, warnings, &veils).into_iter().map(Warning).collect();
             Ok((config, warnings))
@@ -36,16 +40,15 @@ pub(super) fn check(
             if problems.is_empty() {
                 // A reader gave up without a word. That is our bug, and still no reason to start or to panic.
                 let what = "the configuration could not be understood".to_owned();
-                return Err(Problems(vec![Problem::of_file(
-                    file_name,
-                    what,
-                    "please report this file as a bug",
-                )]));
+                let hint = "please report this file as a bug";
+                Err(Problems(vec![Problem::of_file(file_name, what, hint)]))
+            } else {
+                problems.dedup_by(|later, earlier| later.span == earlier.span && later.what == earlier.what);
+                Err(Problems(locate(file_name, text, problems, &veils)))
             }
-            problems.dedup_by(|later, earlier| later.span == earlier.span && later.what == earlier.what);
-            Err(Problems(locate(file_name, text, problems, &veils)))
         }
-    }
+    };
+    Reading { outcome, files }
 }
 
 /// Every section, always: an `Option` that is `None` has reported why.
@@ -89,9 +92,11 @@ fn sections(root: &Table<'_>) -> Option<Config> {
         server: limits::server_options(&timeouts, &limits),
         listeners: listeners.list,
         threads: server.threads,
+        reload: server.reload,
         proxy: ProxyOptions {
             trust: server.trust?,
             underscore_headers: server.underscore_headers,
+            client_certificates: listeners.client_certificates,
             forwarded: server.forwarded,
             session,
             upstreams: upstreams.list,

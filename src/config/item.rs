@@ -237,7 +237,7 @@ impl<'a> Item<'a> {
             self.problem("not a file name", "write a path, relative to the folder of this file or absolute");
             return None;
         }
-        Some(self.walk.base_dir.join(text.value))
+        Some(self.walk.file(&self.path, &text.value))
     }
 }
 

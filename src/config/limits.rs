@@ -7,7 +7,7 @@ use crate::upstream::ExchangeTimeouts;
 use std::time::Duration;
 
 /// No deadline is shorter than this: zero would mean "always too late".
-const SHORTEST: Duration = Duration::from_millis(1);
+pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 
 /// `[timeouts]`
 pub(super) struct Timeouts {
@@ -23,7 +23,12 @@ pub(super) struct Timeouts {
 pub(super) struct Limits {
     request_head: usize,
     header_count: usize,
-    connections: usize,
+    pub(super) connections: usize,
+    /// `None` is unlimited.
+    connections_per_peer: Option<usize>,
+    streams: usize,
+    control_frames: usize,
+    resets: usize,
     /// `None` is unlimited.
     pub(super) request_body: Option<u64>,
     pub(super) session_header: usize,
@@ -42,6 +47,7 @@ pub(super) fn timeouts(table: &Table<'_>) -> Timeouts {
             response_head: of("response_head", 60),
             request_body: of("request_body", 30),
             response_body: of("response_body", 60),
+            request: total(table, None),
             tunnel: of("tunnel", 3600),
         },
         store: of("store", 2),
@@ -50,11 +56,20 @@ pub(super) fn timeouts(table: &Table<'_>) -> Timeouts {
     }
 }
 
+/// `timeouts.request`: a duration, or `"unlimited"`.
+fn total(table: &Table<'_>, default: Option<Duration>) -> Option<Duration> {
+    match table.get("request") {
+        None => default,
+        Some(item) if item.says("unlimited") => None,
+        Some(item) => item.duration(SHORTEST),
+    }
+}
+
 /// A route's `timeouts`: those of one exchange may differ, the others belong to the connection or to the process.
 pub(super) fn route_timeouts(table: &Table<'_>, defaults: &ExchangeTimeouts) -> ExchangeTimeouts {
     for key in ["tls_handshake", "request_head", "keep_alive", "store", "drain"] {
         if let Some(item) = table.get(key) {
-            let hint = "set it in [timeouts]; a route may set connect, response_head, request_body, response_body, tunnel";
+            let hint = "set it in [timeouts]; a route may set connect, response_head, request_body, response_body, request, tunnel";
             item.walk.problem(&item.path, item.key_span.clone(), "not a route's own timeout", hint);
         }
     }
@@ -64,6 +79,7 @@ pub(super) fn route_timeouts(table: &Table<'_>, defaults: &ExchangeTimeouts) -> 
         response_head: of("response_head", defaults.response_head),
         request_body: of("request_body", defaults.request_body),
         response_body: of("response_body", defaults.response_body),
+        request: total(table, defaults.request),
         tunnel: of("tunnel", defaults.tunnel),
     }
 }
@@ -77,6 +93,12 @@ pub(super) fn limits(table: &Table<'_>) -> Limits {
         request_head: size("request_head", 8 << 10, 16 << 20, 64 << 10),
         header_count: count("header_count", 10, 10_000, 100),
         connections: count("connections", 1, 10_000_000, 10_000),
+        connections_per_peer: table.get("connections_per_peer").and_then(|item| {
+            if item.says("unlimited") { None } else { item.count(1..=10_000_000).map(usize_of) }
+        }),
+        streams: count("streams", 1, 10_000, 128),
+        control_frames: count("control_frames", 100, 1_000_000, 5_000),
+        resets: count("resets", 1, 1_000_000, 200),
         request_body: table.get("request_body").and_then(|item| body_limit(&item)),
         session_header: size("session_header", 256, 1 << 20, 8 << 10),
         // The most that a MongoDB document holds, less the room for what stands around the session.
@@ -101,7 +123,16 @@ pub(super) fn server_options(timeouts: &Timeouts, limits: &Limits) -> ServerOpti
         max_request_head: limits.request_head,
         max_headers: limits.header_count,
         max_connections: limits.connections,
+        max_connections_per_peer: limits.connections_per_peer,
+        max_streams: u32_of(limits.streams),
+        max_control_frames: u32_of(limits.control_frames),
+        max_resets: u32_of(limits.resets),
     }
+}
+
+/// Ranges above are far below what `u32` holds.
+fn u32_of(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// Ranges above are far below what any `usize` holds.

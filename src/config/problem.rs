@@ -49,6 +49,11 @@ impl Problem {
         }
     }
 
+    /// The same on one line, without the excerpt: for the log.
+    pub fn to_line(&self) -> String {
+        Self { excerpt: None, ..self.clone() }.to_string()
+    }
+
     fn render(&self, f: &mut fmt::Formatter<'_>, prefix: &str) -> fmt::Result {
         write!(f, "{}:", self.file)?;
         if self.line > 0 {

@@ -45,6 +45,15 @@ pub enum LogLevel {
     Debug,
 }
 
+/// `server.reload`: when the configuration is read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    /// At SIGHUP, and when the file or one that it names has changed.
+    Watch,
+    /// At SIGHUP only.
+    Signal,
+}
+
 /// `[server]`
 pub(super) struct Server {
     /// `None` when a problem was reported.
@@ -54,6 +63,7 @@ pub(super) struct Server {
     pub(super) underscore_headers: UnderscoreHeaders,
     pub(super) forwarded: bool,
     pub(super) threads: usize,
+    pub(super) reload: Reload,
 }
 
 /// Reads `[server]`.
@@ -84,6 +94,9 @@ pub(super) fn server(table: &Table<'_>) -> Server {
             .unwrap_or(UnderscoreHeaders::Drop),
         forwarded: table.flag("forwarded").unwrap_or(false),
         threads: table.count("threads", 1..=1024).map_or(cores, usize_of),
+        reload: table
+            .choice("reload", &[("watch", Reload::Watch), ("signal", Reload::Signal)])
+            .unwrap_or(Reload::Watch),
     }
 }
 

@@ -9,7 +9,7 @@ use super::problem::Finding;
 use crate::session::guard::FieldPath;
 use std::cell::RefCell;
 use std::ops::{Range, RangeInclusive};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeTable;
@@ -24,6 +24,8 @@ pub(super) struct Walk<'a> {
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
     problems: RefCell<Vec<Finding>>,
     warnings: RefCell<Vec<Finding>>,
+    /// Every file that a key names, with the key.
+    files: RefCell<Vec<(String, PathBuf)>>,
 }
 
 /// A table of the file, or one that is not there (then every key is absent).
@@ -39,7 +41,14 @@ pub(super) struct Table<'a> {
 
 impl<'a> Walk<'a> {
     pub(super) fn new(text: &'a str, base_dir: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self { text, base_dir, env, problems: RefCell::default(), warnings: RefCell::default() }
+        Self {
+            text,
+            base_dir,
+            env,
+            problems: RefCell::default(),
+            warnings: RefCell::default(),
+            files: RefCell::default(),
+        }
     }
 
     pub(super) fn root(&'a self, table: &'a DeTable<'a>) -> Table<'a> {
@@ -73,9 +82,16 @@ impl<'a> Walk<'a> {
         self.warnings.borrow_mut().push(found(key, span, what.into(), hint.into()));
     }
 
-    /// Problems and warnings, once everything was read.
-    pub(super) fn finish(self) -> (Vec<Finding>, Vec<Finding>) {
-        (self.problems.into_inner(), self.warnings.into_inner())
+    /// The file's name as it was made absolute, remembered for whoever watches it.
+    pub(super) fn file(&self, key: &str, name: &str) -> PathBuf {
+        let path = self.base_dir.join(name);
+        self.files.borrow_mut().push((key.to_owned(), path.clone()));
+        path
+    }
+
+    /// Problems, warnings and the files that were named with their keys, once everything was read.
+    pub(super) fn finish(self) -> (Vec<Finding>, Vec<Finding>, Vec<(String, PathBuf)>) {
+        (self.problems.into_inner(), self.warnings.into_inner(), self.files.into_inner())
     }
 }
 

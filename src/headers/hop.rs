@@ -22,7 +22,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Hop {
     /// The protocol to switch to, in the sender's spelling: HTTP/1.1, `Connection: upgrade` and exactly one `Upgrade`
-    /// line naming one protocol other than `h2c`. On a 101 response: what was agreed.
+    /// line naming one protocol other than HTTP itself (`h2c`) or TLS. On a 101 response: what was agreed.
     pub upgrade: Option<HeaderValue>,
     /// `TE` contained `trailers`: the caller sends `TE: trailers` on to upstreams that get trailers.
     pub te_trailers: bool,
@@ -156,9 +156,10 @@ fn requested_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let (line, None) = (lines.next()?, lines.next()) else { return None };
     let protocol = trim_ows(line.as_bytes());
     let is_one_protocol = !protocol.is_empty() && protocol.iter().all(|b| b.is_ascii_graphic() && *b != b',');
-    // h2c would open a second HTTP connection past every rule here.
-    let is_http = protocol.len() >= 3 && protocol[..3].eq_ignore_ascii_case(b"h2c")
-        || protocol.len() >= 5 && protocol[..5].eq_ignore_ascii_case(b"HTTP/");
+    // Another HTTP connection, or TLS that hides one, would run past every rule here.
+    let is_http = [&b"h2"[..], b"h3", b"HTTP/", b"TLS/"]
+        .iter()
+        .any(|other| protocol.get(..other.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(other)));
     (is_one_protocol && !is_http).then(|| line.clone())
 }
 
@@ -258,7 +259,9 @@ mod tests {
         assert_eq!(upgrade(&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")]), websocket);
         assert_eq!(upgrade(&[("upgrade", "websocket")]), None);
         assert_eq!(upgrade(&[("upgrade", "websocket"), ("connection", "close")]), None);
-        for refused in ["h2c", "H2C", "HTTP/2.0", "TLS/1.0, HTTP/1.1", "websocket, h2c", "", "h2c-14"] {
+        for refused in
+            ["h2c", "H2C", "HTTP/2.0", "TLS/1.0, HTTP/1.1", "websocket, h2c", "", "h2c-14", "h2", "TLS/1.0"]
+        {
             assert_eq!(
                 upgrade(&[
                     ("connection", "upgrade, http2-settings"),

@@ -1,12 +1,13 @@
 //! Rules about header fields: which may pass, which are ours, whom to believe.
 //!
 //! Pure: no tokio, no sockets, no config, no clock. The order in which the rules are applied to a request is
-//! [`framing`] → [`path`] (routing) → [`hop`] → [`reserved`] → [`client`] → [`forwarded`] and [`trace`] ([`trailers`] behind the body), so that nothing a
+//! ([`gate`], on the bytes) → [`framing`] → [`path`] (routing) → [`hop`] → [`reserved`] → [`client`] → [`forwarded`] and [`trace`] ([`trailers`] behind the body), so that nothing a
 //! client writes into `Connection` can delete what the sidecar adds. Tests: at the end of each file, and `tests/it/trust_table.rs` (Express's answers).
 
 pub mod client;
 pub mod forwarded;
 pub mod framing;
+pub mod gate;
 pub mod hop;
 pub mod names;
 pub mod path;

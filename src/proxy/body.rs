@@ -17,7 +17,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// Why a body ended before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +34,9 @@ pub enum BodyError {
     /// The app sent nothing for `timeouts.response_body`.
     #[error("response body stalled")]
     ResponseStalled,
+    /// `timeouts.request` passed before the app's response was complete.
+    #[error("response not complete within timeouts.request")]
+    TookTooLong,
     /// The app broke off.
     #[error("response body broken off")]
     ResponseBroken,
@@ -53,6 +56,7 @@ impl BodyError {
             Self::RequestStalled => "request_body_timeout",
             Self::RequestBroken => "request_body_broken",
             Self::ResponseStalled => "response_body_timeout",
+            Self::TookTooLong => "request_timeout",
             Self::ResponseBroken => "response_body_broken",
             Self::InvalidTrailer => "invalid_update_trailer",
             Self::TrailerNotStored => "store_unavailable",
@@ -194,6 +198,8 @@ pub(super) struct Download {
     pub(super) hidden: Rc<ReservedNames>,
     pub(super) trailer: Option<TrailerCommit>,
     gap: Gap,
+    /// When all of it must have come: `timeouts.request`.
+    deadline: Option<Pin<Box<Sleep>>>,
     held: Option<HeaderMap>,
 }
 
@@ -205,6 +211,7 @@ impl Download {
         hidden: Rc<ReservedNames>,
         trailer: Option<TrailerCommit>,
         gap: Duration,
+        deadline: Option<Instant>,
     ) -> Self {
         Self {
             inner,
@@ -213,6 +220,7 @@ impl Download {
             hidden,
             trailer,
             gap: Gap::new(gap),
+            deadline: deadline.map(|deadline| Box::pin(sleep_until(deadline))),
             held: None,
         }
     }
@@ -229,6 +237,9 @@ impl Download {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.held.is_some() {
             return self.poll_held(cx);
+        }
+        if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(Some(Err(BodyError::TookTooLong)));
         }
         let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
             ready!(self.gap.poll_expired(cx));

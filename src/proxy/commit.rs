@@ -27,6 +27,8 @@ pub(super) struct Committer {
     pub(super) policy: Rc<Policy>,
     pub(super) lines: Arc<Lines>,
     pub(super) drain: Drain,
+    /// Counts those who may still need the store.
+    pub(super) in_use: Drain,
     pub(super) counters: Arc<Counters>,
     pub(super) events: Arc<Events>,
     /// `timeouts.store`: also the longest that conflicts are fought.
@@ -149,7 +151,11 @@ impl Committer {
         let answer = Answer(Rc::new(Cell::new(Some(sender))));
         let work = task(answer.clone());
         // The handle is not needed: the task ends by itself, and the drain knows it.
-        drop(self.drain.spawn_local(async move { answer.give(work.await) }));
+        let in_use = self.in_use.guard();
+        drop(self.drain.spawn_local(async move {
+            let _in_use = in_use;
+            answer.give(work.await);
+        }));
         result.await.unwrap_or_else(|_| {
             let detail = "the commit task ended early".to_owned();
             Err(CommitError::Store(StoreError { op: Op::Update, kind: Kind::Refused, detail }))

@@ -7,7 +7,7 @@ use crate::headers::framing::{self, FramingError};
 use crate::session::wire::Invalid;
 use crate::store::StoreError;
 use crate::upstream::{UpstreamError, UpstreamErrorKind};
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, SET_COOKIE};
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, SET_COOKIE};
 use http::{HeaderValue, Response, StatusCode};
 
 /// One failed request.
@@ -62,6 +62,7 @@ impl ProxyError {
             Self::Request(BodyError::RequestStalled) => StatusCode::REQUEST_TIMEOUT,
             Self::Request(
                 BodyError::ResponseStalled
+                | BodyError::TookTooLong
                 | BodyError::ResponseBroken
                 | BodyError::InvalidTrailer
                 | BodyError::TrailerNotStored,
@@ -70,12 +71,14 @@ impl ProxyError {
             | Self::UnaskedUpgrade
             | Self::Update(_) => StatusCode::BAD_GATEWAY,
             Self::Upstream(error) => match error.kind {
-                UpstreamErrorKind::ResponseHeadTimeout | UpstreamErrorKind::ConnectTimeout => {
-                    StatusCode::GATEWAY_TIMEOUT
-                }
-                UpstreamErrorKind::Connect | UpstreamErrorKind::Reset | UpstreamErrorKind::Protocol => {
-                    StatusCode::BAD_GATEWAY
-                }
+                UpstreamErrorKind::ResponseHeadTimeout
+                | UpstreamErrorKind::RequestTimeout
+                | UpstreamErrorKind::ConnectTimeout => StatusCode::GATEWAY_TIMEOUT,
+                UpstreamErrorKind::Connect
+                | UpstreamErrorKind::Tls
+                | UpstreamErrorKind::Reset
+                | UpstreamErrorKind::Protocol => StatusCode::BAD_GATEWAY,
+                UpstreamErrorKind::Busy => StatusCode::SERVICE_UNAVAILABLE,
                 UpstreamErrorKind::RequestBody => StatusCode::BAD_REQUEST,
             },
             Self::Store(_) | Self::HalfRegenerated(..) => StatusCode::SERVICE_UNAVAILABLE,
@@ -158,6 +161,10 @@ impl ProxyError {
         }
         if let Self::HalfRegenerated(_, Some(cookie)) = self {
             response.headers_mut().insert(SET_COOKIE, cookie.clone());
+        }
+        if matches!(self, Self::Framing(_)) {
+            // Who frames one request badly is not asked for the next one. (hyper takes it off for HTTP/2.)
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if status == StatusCode::METHOD_NOT_ALLOWED {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(framing::ALLOW));

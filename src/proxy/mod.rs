@@ -40,12 +40,12 @@ use crate::headers::hop::take_hop_by_hop;
 use crate::headers::path::RoutePath;
 use crate::headers::reserved::ReservedNames;
 use crate::route::RouteTable;
-use crate::server::{Handler, Peer, now};
+use crate::server::{CLIENT_CERTIFICATE_NAMES, Handler, Peer, now};
 use crate::session::Millis;
 use crate::store::Store;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::counters::Counters;
-use crate::upstream::{Progress, Upstream};
+use crate::upstream::{Progress, Upstream, UpstreamOptions};
 use body::Download;
 use commit::Committer;
 use error::ProxyError;
@@ -66,7 +66,7 @@ use trailer::TrailerCommit;
 pub struct Proxy {
     options: ProxyOptions,
     table: RouteTable<usize>,
-    upstreams: Vec<Upstream<RequestBody>>,
+    upstreams: Vec<Rc<Upstream<RequestBody>>>,
     names: Vec<Rc<str>>,
     /// What clients may not send: the prefix and all claims.
     reserved: Rc<ReservedNames>,
@@ -81,7 +81,8 @@ pub struct Proxy {
     no_body: Rc<Progress>,
 }
 
-/// What a worker's proxy is made of, beside its options.
+/// What a worker's proxy is made of, beside its options. Cheap to clone: a reload makes another proxy of the same parts.
+#[derive(Clone)]
 pub struct Parts {
     /// The worker's door to the store; there when `options.session` is.
     pub store: Option<Store>,
@@ -89,6 +90,8 @@ pub struct Parts {
     pub lines: Arc<Lines>,
     /// The stop.
     pub drain: Drain,
+    /// Whoever may still need the store, trailers and writes: it must stay open for them. The worker's own.
+    pub in_use: Drain,
     /// The worker's counters.
     pub counters: Arc<Counters>,
     /// The process's events.
@@ -133,13 +136,16 @@ impl Proxy {
         response.map(|body| body.traced(trace))
     }
 
+    /// `before`: the proxy that this one takes the place of; an upstream that stays as it was keeps its connections.
+    ///
     /// # Errors
     /// A header prefix that makes no header names.
-    pub fn new(options: ProxyOptions, parts: Parts) -> Result<Self, String> {
-        let Parts { store, lines, drain, counters, events, log, store_deadline } = parts;
+    pub fn new(options: ProxyOptions, parts: Parts, before: Option<&Self>) -> Result<Self, String> {
+        let Parts { store, lines, drain, in_use, counters, events, log, store_deadline } = parts;
         let prefix = options.session.as_ref().map_or("X-Session", |session| session.header_prefix.as_str());
         let claims = options.routes.iter().flat_map(|route| route.claims.iter().map(|(name, _)| name));
-        let reserved = Rc::new(ReservedNames::new(prefix, claims));
+        let certificate = if options.client_certificates { &CLIENT_CERTIFICATE_NAMES[..] } else { &[] };
+        let reserved = Rc::new(ReservedNames::new(prefix, claims.chain(certificate)));
         let hidden = Rc::new(ReservedNames::new(prefix, std::iter::empty()));
         let routes = options.routes.iter().enumerate();
         let table =
@@ -152,6 +158,7 @@ impl Proxy {
                     policy: Rc::new(session.policy.clone()),
                     lines,
                     drain: drain.clone(),
+                    in_use,
                     counters: Arc::clone(&counters),
                     events,
                     deadline: store_deadline,
@@ -165,7 +172,7 @@ impl Proxy {
         };
         Ok(Self {
             table,
-            upstreams: options.upstreams.iter().cloned().map(Upstream::new).collect(),
+            upstreams: options.upstreams.iter().map(|upstream| adopt(upstream, before, &counters)).collect(),
             names: options.upstreams.iter().map(|upstream| Rc::from(upstream.name.as_str())).collect(),
             reserved,
             hidden,
@@ -181,7 +188,7 @@ impl Proxy {
 
     /// Housekeeping, every half second: idle upstream connections go, the access log's buffer goes out.
     pub fn tick(&self) {
-        self.upstreams.iter().for_each(Upstream::sweep);
+        self.upstreams.iter().for_each(|upstream| upstream.sweep());
         self.log.flush();
     }
 
@@ -201,6 +208,7 @@ impl Proxy {
         let hop = take_hop_by_hop(&mut head.headers, head.version, &self.reserved);
         let received = self.settle_forwarding(&mut head.headers, peer, trace);
         self.settle_names(&mut head.headers, trace)?;
+        peer.show_certificate(&mut head.headers);
 
         let opened = self.open_session(route, &head.headers, head.uri.path(), &received, trace).await?;
         match &self.sessions {
@@ -217,7 +225,8 @@ impl Proxy {
 
         trace.upstream = Some(Rc::clone(&self.names[route.upstream]));
         let downstream = head.extensions.remove::<hyper::upgrade::OnUpgrade>();
-        let sent = self.send(route, head, body, &hop).await?;
+        let sid = opened.as_ref().filter(|opened| opened.base.live.is_some()).map(|opened| &opened.base.sid);
+        let sent = self.send(route, head, body, &hop, sid).await?;
 
         self.release(route, opened, sent, &received, peer, &hop, downstream, trace).await
     }
@@ -323,7 +332,7 @@ impl Proxy {
         downstream: Option<hyper::upgrade::OnUpgrade>,
         trace: &mut Trace,
     ) -> Result<Response<ResponseBody>, ProxyError> {
-        let outbound::Sent { answer, progress } = sent;
+        let outbound::Sent { answer, progress, deadline } = sent;
         let (mut head, incoming) = answer.response.into_parts();
         check_response(&head.headers).map_err(ProxyError::ResponseFraming)?;
         clean_response(&mut head.headers);
@@ -345,8 +354,8 @@ impl Proxy {
             return Ok(Response::from_parts(head, ResponseBody::empty()));
         }
         let gap = route.timeouts.response_body;
-        let download =
-            Download::new(incoming, answer.connection, progress, Rc::clone(&self.hidden), trailer, gap);
+        let hidden = Rc::clone(&self.hidden);
+        let download = Download::new(incoming, answer.connection, progress, hidden, trailer, gap, deadline);
         Ok(Response::from_parts(head, ResponseBody::stream(download)))
     }
 
@@ -377,4 +386,17 @@ impl Proxy {
             TrailerCommit::new(Rc::clone(sessions), opened, route.invalid_update)
         }))
     }
+}
+
+/// The upstream of the proxy before if nothing about it has changed, or a new one.
+fn adopt(
+    options: &UpstreamOptions,
+    before: Option<&Proxy>,
+    counters: &Arc<Counters>,
+) -> Rc<Upstream<RequestBody>> {
+    let unchanged = before.and_then(|before| {
+        let index = before.options.upstreams.iter().position(|old| old.is_same(options))?;
+        before.upstreams.get(index).cloned()
+    });
+    unchanged.unwrap_or_else(|| Rc::new(Upstream::new(options.clone(), Arc::clone(counters))))
 }

@@ -13,6 +13,8 @@ pub struct ProxyOptions {
     pub trust: Trust,
     /// `server.underscore_headers`
     pub underscore_headers: UnderscoreHeaders,
+    /// Some listener asks clients for a certificate: what is said of it is the sidecar's to say, on every listener.
+    pub client_certificates: bool,
     /// `server.forwarded`: also send RFC 7239 `Forwarded`; default false.
     pub forwarded: bool,
     /// `[session]`; `None` when the file has no `[session]` and no route has sessions on.

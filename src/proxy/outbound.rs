@@ -16,7 +16,8 @@ use crate::headers::reserved::{UnderscorePolicy, apply_underscore};
 use crate::headers::trace::{clean_trace_context, take_request_id};
 use crate::proxy::BodyError;
 use crate::server::Peer;
-use crate::upstream::{Answer, Progress, UpstreamErrorKind};
+use crate::session::sid::Sid;
+use crate::upstream::{Answer, Progress, UpstreamError, UpstreamErrorKind};
 use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Uri, Version};
@@ -24,6 +25,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use std::cell::Cell;
 use std::rc::Rc;
+use tokio::time::{Instant, timeout_at};
 
 /// What was received, as far as it is needed again when the response is there.
 pub(super) struct Received {
@@ -37,6 +39,8 @@ pub(super) struct Received {
 pub(super) struct Sent {
     pub(super) answer: Answer<RequestBody>,
     pub(super) progress: Rc<Progress>,
+    /// When the whole response must have come: `timeouts.request`.
+    pub(super) deadline: Option<Instant>,
 }
 
 /// Request ids: unique, not secret. 64 random bits of the worker and a mixed counter.
@@ -139,13 +143,14 @@ impl Proxy {
         apply_underscore(headers, policy).map(drop).map_err(|_| ProxyError::Underscore)
     }
 
-    /// Sends the request and waits for the response head.
+    /// Sends the request and waits for the response head. `sid`: of the session that the store has, for sticky balancing.
     pub(super) async fn send(
         &self,
         route: &RouteOptions,
         head: http::request::Parts,
         body: Incoming,
         hop: &Hop,
+        sid: Option<&Sid>,
     ) -> Result<Sent, ProxyError> {
         let (body, progress, failure) = if body.is_end_stream() {
             (RequestBody::default(), Rc::clone(&self.no_body), None)
@@ -179,8 +184,20 @@ impl Proxy {
             headers.insert(CONNECTION, HeaderValue::from_static("te"));
             headers.insert(TE, HeaderValue::from_static("trailers"));
         }
-        match self.upstreams[route.upstream].send(request, &progress, &route.timeouts).await {
-            Ok(answer) => Ok(Sent { answer, progress }),
+        let affinity = sid.map(|sid| sid.as_str().as_bytes());
+        let upstream = &self.upstreams[route.upstream];
+        let deadline = route.timeouts.request.map(|limit| Instant::now() + limit);
+        let sent = match deadline {
+            None => upstream.send(request, affinity, &progress, &route.timeouts).await,
+            // Boxed, so that requests without a deadline have no room for it.
+            Some(deadline) => {
+                let sending = upstream.send(request, affinity, &progress, &route.timeouts);
+                let sent = Box::pin(timeout_at(deadline, sending)).await;
+                sent.unwrap_or_else(|_| Err(UpstreamError::request_timeout()))
+            }
+        };
+        match sent {
+            Ok(answer) => Ok(Sent { answer, progress, deadline }),
             Err(error) => {
                 // A request body that failed takes the upstream exchange with it: say what really happened.
                 if let Some(failure) = failure.and_then(|failure| failure.get()) {

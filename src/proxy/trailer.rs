@@ -6,7 +6,7 @@ use super::body::BodyError;
 use super::options::InvalidUpdate;
 use super::outcome::CommitError;
 use super::sessions::{Opened, Sessions};
-use crate::drain::Drain;
+use crate::drain::{Drain, DrainGuard};
 use crate::session::Millis;
 use crate::session::lifecycle;
 use crate::session::wire::{Invalid, Update};
@@ -26,11 +26,13 @@ pub(super) struct TrailerCommit {
     opened: Option<Opened>,
     invalid_update: InvalidUpdate,
     task: Option<Task>,
+    _in_use: DrainGuard,
 }
 
 impl TrailerCommit {
     pub(super) fn new(sessions: Rc<Sessions>, opened: Opened, invalid_update: InvalidUpdate) -> Self {
-        Self { sessions, opened: Some(opened), invalid_update, task: None }
+        let _in_use = sessions.committer.in_use.guard();
+        Self { sessions, opened: Some(opened), invalid_update, task: None, _in_use }
     }
 
     /// The trailers have not come yet, and could change a session: a new one cannot begin in a trailer.

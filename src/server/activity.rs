@@ -111,6 +111,8 @@ pub(super) struct Activity {
     finishing: AtomicBool,
     /// An answer is under way whose end may be the connection's end.
     unframed: AtomicBool,
+    /// A 101 was answered.
+    switched: AtomicBool,
 }
 
 impl Activity {
@@ -125,6 +127,7 @@ impl Activity {
             multiplexed: AtomicBool::new(false),
             finishing: AtomicBool::new(false),
             unframed: AtomicBool::new(false),
+            switched: AtomicBool::new(false),
         }
     }
 
@@ -137,6 +140,21 @@ impl Activity {
     pub(super) fn multiplex(&self) {
         self.multiplexed.store(true, Relaxed);
         self.enter(Phase::Idle);
+    }
+
+    /// From here on it is a tunnel.
+    pub(super) fn switch(&self) {
+        self.switched.store(true, Relaxed);
+    }
+
+    /// The bytes are HTTP/1, or what follows an upgrade of it.
+    pub(super) fn is_http1(&self) -> bool {
+        !self.multiplexed.load(Relaxed)
+    }
+
+    /// The last request is not answered, or was answered with 101.
+    pub(super) fn may_talk_another_protocol(&self) -> bool {
+        self.switched.load(Relaxed) || self.phase() == Phase::Request
     }
 
     pub(super) fn request_began(&self) {
@@ -228,6 +246,19 @@ impl Activity {
         }
     }
 
+    /// The same while another process takes over: an HTTP/1 connection ends after its next answer, which says so, or after a pause in
+    /// which no request can be on its way. HTTP/2 says GOAWAY, which loses nothing.
+    pub(super) fn patient_verdict(&self, options: &ServerOptions) -> Option<Command> {
+        let paused = self.clock.is_past(self.since.load(Relaxed), LINGER);
+        let finishing = self.finishing.load(Relaxed);
+        match self.phase() {
+            Phase::Idle | Phase::Request if !self.is_http1() && !finishing => Some(self.finish()),
+            Phase::Handshake | Phase::Head if paused => Some(Command::Drop),
+            Phase::Idle if paused && !finishing => Some(self.finish()),
+            _ => self.verdict(options, false),
+        }
+    }
+
     fn finish(&self) -> Command {
         self.finishing.store(true, Relaxed);
         if self.phase() == Phase::Idle {
@@ -253,6 +284,10 @@ mod tests {
             max_request_head: 65536,
             max_headers: 100,
             max_connections: 100,
+            max_connections_per_peer: None,
+            max_streams: 128,
+            max_control_frames: 5000,
+            max_resets: 200,
         }
     }
 
@@ -344,6 +379,28 @@ mod tests {
         clock.advance();
         activity.blocked();
         assert_eq!(first(&clock, &activity), Some((Command::Drop, STALLED.as_secs_f64())));
+    }
+
+    #[test]
+    fn a_patient_stop_gives_a_request_that_is_on_its_way_the_time_to_arrive() {
+        for (phase, expected) in
+            [(Phase::Handshake, Command::Drop), (Phase::Head, Command::Drop), (Phase::Idle, Command::Finish)]
+        {
+            let (clock, activity) = at(phase);
+            let ticks = (0..100).find_map(|tick| {
+                let verdict = activity.patient_verdict(&options());
+                clock.advance();
+                verdict.map(|command| (command, tick))
+            });
+            assert_eq!(ticks, Some((expected, 5)), "{phase:?}: two seconds and a tick");
+        }
+        let (_, activity) = at(Phase::Head);
+        activity.request_began();
+        assert_eq!(activity.patient_verdict(&options()), None, "its answer will say that it is the last");
+        activity.multiplex();
+        activity.request_began();
+        assert_eq!(activity.patient_verdict(&options()), Some(Command::Finish));
+        assert_eq!(activity.patient_verdict(&options()), None, "said once");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::connection::Connection;
 use bytes::Bytes;
 use http::Version;
 use hyper::body::{Body, Frame, SizeHint};
+use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -14,6 +15,8 @@ pub(super) struct RequestGuard {
     connection: Rc<Connection>,
     /// HTTP/2 only.
     stream: Option<Rc<Stream>>,
+    /// The answer came to its end, whichever: what follows is not the client's doing.
+    settled: Cell<bool>,
 }
 
 impl RequestGuard {
@@ -22,12 +25,20 @@ impl RequestGuard {
         if version < Version::HTTP_11 {
             connection.activity.answers_unframed();
         }
-        Self { connection: Rc::clone(connection), stream }
+        Self { connection: Rc::clone(connection), stream, settled: Cell::new(false) }
+    }
+
+    /// Nothing of the answer is left to send.
+    pub(super) fn settle(&self) {
+        self.settled.set(true);
     }
 }
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
+        if !self.settled.get() {
+            self.connection.cut_short();
+        }
         self.connection.activity.request_ended();
     }
 }
@@ -38,6 +49,15 @@ pub(super) enum Answer<B> {
     Text(Option<Bytes>),
 }
 
+impl<B: Body> Answer<B> {
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Handler(body) => body.is_end_stream(),
+            Self::Text(text) => text.is_none(),
+        }
+    }
+}
+
 /// A body and the guard that lives as long.
 pub(super) struct Served<B> {
     answer: Answer<B>,
@@ -45,7 +65,13 @@ pub(super) struct Served<B> {
 }
 
 impl<B> Served<B> {
-    pub(super) fn new(answer: Answer<B>, guard: RequestGuard) -> Self {
+    pub(super) fn new(answer: Answer<B>, guard: RequestGuard) -> Self
+    where
+        B: Body,
+    {
+        if answer.is_end_stream() {
+            guard.settle();
+        }
         Self { answer, guard }
     }
 }
@@ -65,6 +91,9 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Served<B> {
             Answer::Handler(body) => Pin::new(body).poll_frame(cx),
             Answer::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
         };
+        if matches!(frame, Poll::Ready(None | Some(Err(_)))) || self.is_end_stream() {
+            self.guard.settle();
+        }
         if let (Some(stream), Poll::Ready(Some(Ok(_)))) = (&self.guard.stream, &frame) {
             stream.handed(self.guard.connection.activity.clock());
         }
@@ -72,10 +101,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Served<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.answer {
-            Answer::Handler(body) => body.is_end_stream(),
-            Answer::Text(text) => text.is_none(),
-        }
+        self.answer.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -4,18 +4,21 @@
 //! The worker's tick ([`super::activity`]) says when a connection must finish or be dropped. Tests: `tests.rs`.
 
 use super::activity::{Activity, Clock, Command, Phase, Stream};
-use super::body::{Answer, RequestGuard, Served};
+use super::exchange::Exchange;
+use super::flood::Flood;
 use super::io::{Io, Rewound, Socket, Transport};
-use super::serve::{Port, Ticket, Worker};
-use super::{Handler, Peer, ServerOptions, redirect};
-use bytes::{Bytes, BytesMut};
-use http::{Request, Response, StatusCode, header};
-use hyper::body::Incoming;
+use super::live::Settings;
+use super::proxy_protocol::{self, Origin, Refusal};
+use super::serve::{Ticket, Worker};
+use super::tls::ClientCertificate;
+use super::{Handler, Peer, ProxyProtocol, ServerOptions};
+use bytes::{Buf, BytesMut};
+use http::{HeaderValue, StatusCode};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::cell::{Cell, RefCell};
-use std::convert::Infallible;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -25,8 +28,6 @@ use tokio::io::AsyncWriteExt;
 use tokio_rustls::TlsAcceptor;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Streams that one HTTP/2 client may have open at once (nginx: 128).
-const STREAMS: u32 = 128;
 /// What a client may send ahead on one stream, and on all of a connection together: what it can make us hold in memory.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 512 * 1024;
@@ -47,17 +48,21 @@ pub(super) struct Connection {
     waker: RefCell<Option<Waker>>,
     /// HTTP/2 only; those that have ended are forgotten at the tick.
     streams: RefCell<Vec<Weak<Stream>>>,
+    /// HTTP/2 only.
+    flood: OnceCell<Arc<Flood>>,
 }
 
 impl Connection {
-    pub(super) fn new(clock: &Arc<Clock>, tls: bool) -> Rc<Self> {
-        let phase = if tls { Phase::Handshake } else { Phase::Head };
+    /// `shakes_hands`: TLS or a balancer's header come before the first request.
+    pub(super) fn new(clock: &Arc<Clock>, shakes_hands: bool) -> Rc<Self> {
+        let phase = if shakes_hands { Phase::Handshake } else { Phase::Head };
         let activity = Arc::new(Activity::new(Arc::clone(clock), phase));
         Rc::new(Self {
             activity,
             command: Cell::default(),
             waker: RefCell::default(),
             streams: RefCell::default(),
+            flood: OnceCell::new(),
         })
     }
 
@@ -78,6 +83,20 @@ impl Connection {
             None => false,
         });
         reset
+    }
+
+    /// A request ended before its answer did.
+    pub(super) fn cut_short(&self) {
+        if let Some(flood) = self.flood.get() {
+            flood.cut_short();
+        }
+    }
+
+    /// The tick.
+    pub(super) fn leak(&self) {
+        if let Some(flood) = self.flood.get() {
+            flood.leak();
+        }
     }
 
     pub(super) fn tell(&self, command: Command) {
@@ -137,7 +156,7 @@ impl Protocols {
         http2
             .timer(TokioTimer::new())
             .max_header_list_size(u32::try_from(options.max_request_head).unwrap_or(u32::MAX))
-            .max_concurrent_streams(STREAMS)
+            .max_concurrent_streams(options.max_streams)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
@@ -168,19 +187,68 @@ pub(super) async fn serve<H: Handler>(
     worker: Rc<Worker<H>>,
     connection: Rc<Connection>,
     socket: Socket,
-    port: Rc<Port>,
-    peer: Peer,
-    ticket: Ticket,
+    settings: Arc<Settings>,
+    (from, local_port): (Option<SocketAddr>, u16),
+    mut ticket: Ticket,
 ) {
-    let exchange = Exchange { worker, connection, peer: Rc::new(peer), redirect: port.redirect };
-    match &port.tls {
-        None => plain(exchange, socket, ticket).await,
-        Some(tls) => Box::pin(encrypted(exchange, tls, socket, ticket)).await,
+    let tls = settings.tls.as_ref();
+    let mut first = BytesMut::new();
+    let (mut from, mut local_port) = (from, local_port);
+    if let Some(rule) = &settings.proxy_protocol {
+        match Box::pin(read_origin(rule, from, &socket, &mut first)).await {
+            Ok(Origin::Socket) => {}
+            Ok(Origin::Unix) => (from, local_port) = (None, 0),
+            Ok(Origin::Ip { from: client, to }) => (from, local_port) = (Some(client), to.port()),
+            // A balancer that looks whether the port is open.
+            Err(Refusal::Ended) if first.is_empty() => return,
+            Err(refusal) => return worker.refused.proxy_protocol(refusal, from),
+        }
+        if tls.is_none() {
+            connection.activity.enter(Phase::Head);
+        }
+    }
+    let peer = Rc::new(Peer::new(from, local_port, tls.is_some()));
+    if let Some(most) = worker.server.options.max_connections_per_peer {
+        match worker.server.limit.peers.sit(peer.ip, most) {
+            Ok(seat) => ticket.peer = seat,
+            Err(()) => return worker.refused.peer(peer.ip),
+        }
+    }
+    // A copy of its own: a shared one would be counted by all workers with every answer.
+    let hsts = settings.hsts.as_ref().and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok());
+    let exchange = Exchange { worker, connection, peer, redirect: settings.redirect, hsts };
+    match tls {
+        None => plain(exchange, socket, first, ticket).await,
+        Some(tls) => Box::pin(encrypted(exchange, &tls.config, socket, first, ticket)).await,
     }
 }
 
-async fn plain<H: Handler>(exchange: Exchange<H>, socket: Socket, ticket: Ticket) {
-    let mut first = BytesMut::new();
+/// Reads a balancer's header; `first` keeps what was read behind it. [`Refusal::Ended`] also when nothing came at all.
+async fn read_origin(
+    rule: &ProxyProtocol,
+    from: Option<SocketAddr>,
+    socket: &Socket,
+    first: &mut BytesMut,
+) -> Result<Origin, Refusal> {
+    let ip = from.map(|from| from.ip());
+    if rule.from.as_ref().is_some_and(|allowed| !allowed.trusts_peer(ip)) {
+        return Err(Refusal::Peer);
+    }
+    loop {
+        if let Some(header) = proxy_protocol::parse(first)? {
+            first.advance(header.length);
+            if first.is_empty() {
+                *first = BytesMut::new();
+            }
+            return Ok(header.origin);
+        }
+        if !matches!(socket.read_some(first).await, Ok(1..)) {
+            return Err(Refusal::Ended);
+        }
+    }
+}
+
+async fn plain<H: Handler>(exchange: Exchange<H>, socket: Socket, mut first: BytesMut, ticket: Ticket) {
     // Until the bytes differ from HTTP/2's preface (in practice: one read). Nothing is allocated before the first byte.
     while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
         if !matches!(socket.read_some(&mut first).await, Ok(1..)) {
@@ -194,13 +262,13 @@ async fn plain<H: Handler>(exchange: Exchange<H>, socket: Socket, ticket: Ticket
 }
 
 async fn encrypted<H: Handler>(
-    exchange: Exchange<H>,
+    mut exchange: Exchange<H>,
     tls: &Arc<rustls::ServerConfig>,
     socket: Socket,
+    mut first: BytesMut,
     ticket: Ticket,
 ) {
-    let mut first = BytesMut::new();
-    if !matches!(socket.read_some(&mut first).await, Ok(1..)) {
+    if first.is_empty() && !matches!(socket.read_some(&mut first).await, Ok(1..)) {
         return;
     }
     let counters = Arc::clone(&exchange.worker.server.counters);
@@ -214,7 +282,12 @@ async fn encrypted<H: Handler>(
         counters.connections_refused_tls.inc();
         return;
     };
-    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let session = stream.get_ref().1;
+    let http2 = session.alpn_protocol() == Some(b"h2");
+    if let Some(certificate) = session.peer_certificates().and_then(<[_]>::first) {
+        let certificate = Some(ClientCertificate::new(certificate));
+        exchange.peer = Rc::new(Peer { certificate, ..(*exchange.peer).clone() });
+    }
     exchange.connection.activity.enter(Phase::Head);
     let io = Io::new(Transport::Tls(Box::new(stream)), Arc::clone(&exchange.connection.activity), ticket);
     if http2 { http2_connection(exchange, io).await } else { http1_connection(exchange, io).await }
@@ -260,98 +333,41 @@ async fn http1_connection<H: Handler>(exchange: Exchange<H>, io: Io) {
     }
 }
 
-async fn http2_connection<H: Handler>(exchange: Exchange<H>, io: Io) {
+async fn http2_connection<H: Handler>(exchange: Exchange<H>, mut io: Io) {
     let connection = Rc::clone(&exchange.connection);
     let worker = Rc::clone(&exchange.worker);
     connection.activity.multiplex();
+    let flood = Flood::new(&worker.server.options);
+    io.meter(Arc::clone(&flood));
+    let _ = connection.flood.set(Arc::clone(&flood));
+    let ip = exchange.peer.ip;
     let service = service_fn(move |request| {
         let stream = exchange.connection.stream();
         exchange.worker.protocols.executor.0.set(Some(Rc::clone(&stream)));
         exchange.clone().answer(request, Some(stream))
     });
     let mut http = pin!(worker.protocols.http2.serve_connection(TokioIo::new(io), service));
-    // A protocol error ends the connection with a GOAWAY that says which; there is nobody else to tell.
-    let _ = std::future::poll_fn(|cx| {
+    let end = std::future::poll_fn(|cx| {
         if connection.must_finish() {
             http.as_mut().graceful_shutdown();
         }
         http.as_mut().poll(cx)
     })
     .await;
-}
-
-/// What a request on this connection meets.
-struct Exchange<H> {
-    worker: Rc<Worker<H>>,
-    connection: Rc<Connection>,
-    peer: Rc<Peer>,
-    redirect: bool,
-}
-
-impl<H> Clone for Exchange<H> {
-    fn clone(&self) -> Self {
-        Self {
-            worker: Rc::clone(&self.worker),
-            connection: Rc::clone(&self.connection),
-            peer: Rc::clone(&self.peer),
-            redirect: self.redirect,
-        }
+    if let Some(reason) = flood.verdict() {
+        worker.refused.http2(reason, ip);
+    } else if let Some(reason) = end.err().and_then(|error| fault(&error)) {
+        // The client was told with a GOAWAY.
+        worker.refused.http2(reason, ip);
     }
 }
 
-impl<H: Handler> Exchange<H> {
-    /// Not an `async fn`, so that the guard exists before hyper polls for the first time.
-    fn answer(
-        self,
-        request: Request<Incoming>,
-        stream: Option<Rc<Stream>>,
-    ) -> impl Future<Output = Result<Response<Served<H::Body>>, Infallible>> + 'static {
-        let guard = RequestGuard::begin(&self.connection, stream, request.version());
-        async move {
-            if let Some(refused) = self.own_answer(&request) {
-                return Ok(refused.map(|text| Served::new(Answer::Text(Some(text)), guard)));
-            }
-            let response = Rc::clone(&self.worker.handler).handle(request, self.peer).await;
-            Ok(response.map(|body| Served::new(Answer::Handler(body), guard)))
-        }
+/// A client's fault; a connection that broke is nobody's.
+fn fault(error: &hyper::Error) -> Option<&'static str> {
+    let source = std::error::Error::source(error)?;
+    if source.is::<std::io::Error>() {
+        return None;
     }
-
-    /// What the server answers without its handler.
-    fn own_answer(&self, request: &Request<Incoming>) -> Option<Response<Bytes>> {
-        let counters = &self.worker.server.counters;
-        let response = if request.headers().len() > self.worker.server.options.max_headers {
-            // HTTP/2; for HTTP/1.1 hyper has counted already.
-            counters.bad_requests.inc();
-            text(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "431 too many header fields\n")
-        } else if self.redirect {
-            self.redirected(request)
-        } else {
-            return None;
-        };
-        counters.response(response.status().as_u16());
-        Some(response)
-    }
-
-    fn redirected(&self, request: &Request<Incoming>) -> Response<Bytes> {
-        let counters = &self.worker.server.counters;
-        match redirect::location(request, self.worker.https_port) {
-            Some(location) => {
-                counters.redirected_to_https.inc();
-                let mut response = text(StatusCode::PERMANENT_REDIRECT, "this site is served over https\n");
-                response.headers_mut().insert(header::LOCATION, location);
-                response
-            }
-            None => {
-                counters.bad_requests.inc();
-                text(StatusCode::BAD_REQUEST, "400 the request names no valid host\n")
-            }
-        }
-    }
-}
-
-fn text(status: StatusCode, words: &'static str) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from_static(words.as_bytes()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));
-    response
+    // h2's words for ENHANCE_YOUR_CALM: too many CONTINUATION frames, resets, empty frames.
+    Some(if source.to_string().contains("excessive load") { "excessive" } else { "protocol" })
 }

@@ -3,7 +3,9 @@
 //! It reports to [`Activity`] and carries the [`Ticket`], so that a connection counts until its last byte, tunnels included.
 
 use super::activity::Activity;
+use super::flood::{Flood, Meter};
 use super::serve::Ticket;
+use crate::headers::gate::RequestGate;
 use bytes::{Buf, Bytes};
 use std::io;
 use std::pin::Pin;
@@ -82,18 +84,29 @@ pub(super) enum Transport {
 pub(super) struct Io {
     transport: Transport,
     activity: Arc<Activity>,
+    gate: RequestGate,
+    /// HTTP/2 only.
+    meter: Option<Box<Meter>>,
     _ticket: Ticket,
 }
 
 impl Io {
     pub(super) fn new(transport: Transport, activity: Arc<Activity>, ticket: Ticket) -> Self {
-        Self { transport, activity, _ticket: ticket }
+        Self { transport, activity, gate: RequestGate::default(), meter: None, _ticket: ticket }
     }
 
-    fn report<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    /// From here on it is HTTP/2, and its frames are counted.
+    pub(super) fn meter(&mut self, flood: Arc<Flood>) {
+        self.meter = Some(Box::new(Meter::new(flood)));
+    }
+
+    fn report(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &result {
             Poll::Pending => self.activity.blocked(),
             Poll::Ready(_) => self.activity.sent(),
+        }
+        if let (Some(meter), Poll::Ready(Ok(bytes))) = (&self.meter, &result) {
+            meter.flood.sent(*bytes);
         }
         result
     }
@@ -131,11 +144,21 @@ impl AsyncRead for Io {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(over) = self.meter.as_ref().and_then(|meter| meter.flood.verdict()) {
+            return Poll::Ready(Err(io::Error::other(over)));
+        }
         let before = buf.filled().len();
         let result = each_transport!(self, stream => Pin::new(stream).poll_read(cx, buf));
         ready!(result)?;
         if buf.filled().len() > before {
             self.activity.received();
+            if self.activity.is_http1() {
+                let unanswered = self.activity.may_talk_another_protocol();
+                self.gate.inspect(&mut buf.filled_mut()[before..], unanswered);
+            }
+            if let Some(meter) = &mut self.meter {
+                meter.received(&buf.filled()[before..]);
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -192,6 +215,10 @@ mod tests {
             max_request_head: 65536,
             max_headers: 100,
             max_connections: 100,
+            max_connections_per_peer: None,
+            max_streams: 128,
+            max_control_frames: 5000,
+            max_resets: 200,
         }
     }
 

@@ -1,13 +1,16 @@
 //! Binding a listening socket, with errors that name the address, the reason and the cure. Tests: `tests.rs`.
 
-use super::{Address, ListenerOptions, tls};
+use super::live::{Live, Settings};
+use super::{Address, ListenerOptions};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Connections that may wait to be accepted; the system may allow fewer (`net.core.somaxconn`).
 const BACKLOG: i32 = 1024;
@@ -21,9 +24,8 @@ pub struct Listener {
 pub(super) struct Inner {
     pub(super) socket: Bound,
     pub(super) address: Address,
-    pub(super) tls: Option<Arc<rustls::ServerConfig>>,
-    pub(super) redirect: bool,
-    _file: Option<SocketFile>,
+    pub(super) live: Arc<Live>,
+    file: Option<SocketFile>,
 }
 
 pub(super) enum Bound {
@@ -37,7 +39,7 @@ impl Listener {
     /// # Errors
     /// A text for people that names the address, what the system said, and what helps.
     pub fn bind(options: &ListenerOptions) -> Result<Self, String> {
-        let tls = options.tls.as_ref().map(tls::for_listener).transpose()?;
+        let settings = Settings::load(options, None)?;
         let (socket, address, file) = match &options.address {
             Address::Tcp(address) => {
                 let listener = bind_tcp(*address).map_err(|error| cannot_listen(*address, &error))?;
@@ -45,12 +47,70 @@ impl Listener {
                 (Bound::Tcp(listener), Address::Tcp(bound), None)
             }
             Address::Unix(path) => {
-                let (listener, file) = bind_unix(path)?;
+                let (listener, file) = bind_unix(path, options.mode)?;
                 (Bound::Unix(listener), options.address.clone(), Some(file))
             }
         };
-        let redirect = options.redirect_to_https;
-        Ok(Self { inner: Arc::new(Inner { socket, address, tls, redirect, _file: file }) })
+        let inner = Inner { socket, address, live: Arc::new(Live::new(settings)), file };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Takes over a socket that listens already, in the place of [`Self::bind`]: another process made it.
+    ///
+    /// # Errors
+    /// A text for people: certificates that cannot be read, or a socket that is none.
+    pub fn adopt(options: &ListenerOptions, socket: OwnedFd) -> Result<Self, String> {
+        let fail = |error: io::Error| format!("cannot listen on an inherited socket: {error}");
+        let settings = Settings::load(options, None)?;
+        let (socket, address, file) = match &options.address {
+            Address::Tcp(_) => {
+                let listener = std::net::TcpListener::from(socket);
+                listener.set_nonblocking(true).map_err(fail)?;
+                let bound = listener.local_addr().map_err(fail)?;
+                (Bound::Tcp(listener), Address::Tcp(bound), None)
+            }
+            Address::Unix(path) => {
+                let listener = UnixListener::from(socket);
+                listener.set_nonblocking(true).map_err(fail)?;
+                // A file that somebody removed serves those who are connected, and is no reason to stop.
+                let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(options.mode));
+                let file = std::fs::symlink_metadata(path).ok().map(|made| SocketFile {
+                    path: path.clone(),
+                    identity: (made.dev(), made.ino()),
+                    ours: AtomicBool::new(false),
+                });
+                (Bound::Unix(listener), options.address.clone(), file)
+            }
+        };
+        let inner = Inner { socket, address, live: Arc::new(Live::new(settings)), file };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// A descriptor of the same socket, for another process.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        match &self.inner.socket {
+            Bound::Tcp(socket) => socket.try_clone().map(OwnedFd::from),
+            Bound::Unix(socket) => socket.try_clone().map(OwnedFd::from),
+        }
+    }
+
+    /// Whether the file of a unix socket goes with this listener. True for one that was bound here, false for an adopted one, until
+    /// somebody says otherwise: of two processes that listen on one socket only one may remove its file.
+    pub fn own_file(&self, ours: bool) {
+        if let Some(file) = &self.inner.file {
+            file.ours.store(ours, Ordering::Relaxed);
+        }
+    }
+
+    /// Changes everything but the address, for the connections that come from now on. The old settings stay when the new ones are wrong.
+    ///
+    /// # Errors
+    /// A text for people that names the file and what is wrong with it.
+    pub fn reconfigure(&self, options: &ListenerOptions) -> Result<(), String> {
+        self.inner.live.replace(options)
     }
 
     /// Where it listens; with port 0 in the options, the port that the system chose.
@@ -91,7 +151,7 @@ fn cannot_listen(address: SocketAddr, error: &io::Error) -> String {
     format!("cannot listen on {address}: {error}; {cure}")
 }
 
-fn bind_unix(path: &Path) -> Result<(UnixListener, SocketFile), String> {
+fn bind_unix(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile), String> {
     let fail =
         |error: &io::Error, cure: &str| format!("cannot listen on unix:{}: {error}; {cure}", path.display());
     remove_stale(path)?;
@@ -108,11 +168,14 @@ fn bind_unix(path: &Path) -> Result<(UnixListener, SocketFile), String> {
         // Backlog again: the standard library's is 128.
         socket2::SockRef::from(&listener).listen(BACKLOG)?;
         listener.set_nonblocking(true)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
         std::fs::symlink_metadata(path)
     };
     let made = settle().map_err(|error| fail(&error, "the socket's mode or backlog cannot be set"))?;
-    Ok((listener, SocketFile { path: path.to_owned(), identity: (made.dev(), made.ino()) }))
+    Ok((
+        listener,
+        SocketFile { path: path.to_owned(), identity: (made.dev(), made.ino()), ours: AtomicBool::new(true) },
+    ))
 }
 
 /// A socket file without a listener is what a killed process leaves behind. Anything else is somebody's.
@@ -145,13 +208,14 @@ fn remove_stale(path: &Path) -> Result<(), String> {
 pub(super) struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),
+    ours: AtomicBool,
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let ours =
+        let unchanged =
             std::fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.identity);
-        if ours {
+        if unchanged && self.ours.load(Ordering::Relaxed) {
             let _ = std::fs::remove_file(&self.path);
         }
     }

@@ -5,9 +5,11 @@ use super::balance::{Arrival, Doors, Seat};
 use super::connection::{self, Connection, Protocols, Task};
 use super::io::Socket;
 use super::listener::{Bound, Listener};
-use super::{Address, Handler, Peer, ServerOptions};
+use super::live::Live;
+use super::peers::{PeerSeat, Peers};
+use super::refused::Refused;
+use super::{Address, Handler, ServerOptions};
 use crate::drain::{Drain, DrainGuard};
-use crate::headers::forwarded::PeerHeaders;
 use crate::telemetry::counters::Counters;
 use std::cell::RefCell;
 use std::io;
@@ -30,13 +32,15 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 pub struct ConnectionLimit {
     permits: Arc<Semaphore>,
     reported: Arc<AtomicBool>,
+    pub(super) peers: Peers,
 }
 
 impl ConnectionLimit {
     /// At most `connections` at once (at least one).
     pub fn new(connections: usize) -> Self {
         let permits = connections.clamp(1, Semaphore::MAX_PERMITS);
-        Self { permits: Arc::new(Semaphore::new(permits)), reported: Arc::new(AtomicBool::new(false)) }
+        let (permits, reported) = (Arc::new(Semaphore::new(permits)), Arc::new(AtomicBool::new(false)));
+        Self { permits, reported, peers: Peers::default() }
     }
 
     async fn permit(&self) -> Option<OwnedSemaphorePermit> {
@@ -54,6 +58,8 @@ impl ConnectionLimit {
 pub(super) struct Ticket {
     _permit: OwnedSemaphorePermit,
     _drain: DrainGuard,
+    /// Once it is known who the peer is, with `limits.connections_per_peer`.
+    pub(super) peer: Option<PeerSeat>,
     counters: Arc<Counters>,
 }
 
@@ -63,7 +69,7 @@ impl Ticket {
         let permit = ConnectionLimit::new(1).permit().await.expect("a fresh limit has a permit");
         let counters = Arc::<Counters>::default();
         counters.connections_open.inc();
-        Self { _permit: permit, _drain: Drain::new().guard(), counters }
+        Self { _permit: permit, _drain: Drain::new().guard(), peer: None, counters }
     }
 }
 
@@ -71,7 +77,7 @@ impl Ticket {
     fn new(permit: OwnedSemaphorePermit, drain: &Drain, counters: &Arc<Counters>) -> Self {
         counters.connections_accepted.inc();
         counters.connections_open.inc();
-        Self { _permit: permit, _drain: drain.guard(), counters: Arc::clone(counters) }
+        Self { _permit: permit, _drain: drain.guard(), peer: None, counters: Arc::clone(counters) }
     }
 }
 
@@ -101,14 +107,14 @@ pub(super) struct Worker<H> {
     pub(super) protocols: Protocols,
     /// Where https is served, for redirects.
     pub(super) https_port: u16,
+    pub(super) refused: Refused,
     clock: Arc<Clock>,
     connections: RefCell<Vec<Weak<Connection>>>,
 }
 
 /// What the connections of one listener have in common.
-pub(super) struct Port {
-    pub(super) tls: Option<Arc<rustls::ServerConfig>>,
-    pub(super) redirect: bool,
+struct Port {
+    live: Arc<Live>,
     number: u16,
 }
 
@@ -132,6 +138,7 @@ impl Server {
         let worker = Rc::new(Worker {
             protocols: Protocols::new(&self.options),
             https_port: https_port(&listeners),
+            refused: Refused::new(Arc::clone(&self.counters)),
             clock: Arc::default(),
             connections: RefCell::default(),
             server: self,
@@ -144,7 +151,8 @@ impl Server {
             drain.spawn_local(accept_loop(Rc::clone(&worker), acceptor, index, doors.clone()));
         }
         if let Some(seat) = seat {
-            drain.spawn_local(welcome_loop(Rc::clone(&worker), seat, ports));
+            // Not counted, or it would wait for its own end: what arrives is counted by its ticket.
+            tokio::task::spawn_local(welcome_loop(Rc::clone(&worker), seat, ports));
         }
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -172,13 +180,12 @@ impl Server {
 
 /// The port of the first TLS listener; 443 when there is none, or when it is a unix socket behind something else.
 fn https_port(listeners: &[Listener]) -> u16 {
-    let ports =
-        listeners.iter().filter(|listener| listener.inner.tls.is_some()).filter_map(
-            |listener| match listener.inner.address {
-                Address::Tcp(address) => Some(address.port()),
-                Address::Unix(_) => None,
-            },
-        );
+    let ports = listeners.iter().filter(|listener| listener.inner.live.current().tls.is_some()).filter_map(
+        |listener| match listener.inner.address {
+            Address::Tcp(address) => Some(address.port()),
+            Address::Unix(_) => None,
+        },
+    );
     ports.into_iter().next().unwrap_or(443)
 }
 
@@ -191,12 +198,17 @@ impl<H: Handler> Worker<H> {
 
     /// Tells every connection that is past a deadline, and forgets those that have ended.
     fn sweep(&self) {
-        let stopping = self.server.drain.is_stopping();
+        let drain = &self.server.drain;
+        let (stopping, patient) = (drain.is_stopping(), drain.is_patient());
         self.connections.borrow_mut().retain(|connection| {
             let Some(connection) = connection.upgrade() else { return false };
             let counters = &self.server.counters;
             counters.connections_timed_out.add(connection.reset_stalled_streams());
-            if let Some(command) = connection.activity.verdict(&self.server.options, stopping) {
+            connection.leak();
+            let (activity, options) = (&connection.activity, &self.server.options);
+            let verdict =
+                if patient { activity.patient_verdict(options) } else { activity.verdict(options, stopping) };
+            if let Some(command) = verdict {
                 if command == Command::Drop && !stopping {
                     counters.connections_timed_out.inc();
                 }
@@ -207,19 +219,11 @@ impl<H: Handler> Worker<H> {
     }
 
     fn start(self: &Rc<Self>, socket: Socket, from: Option<SocketAddr>, port: &Rc<Port>, ticket: Ticket) {
-        // An IPv4 client of a socket that listens on [::] is an IPv4 client.
-        let ip = from.map(|address| address.ip().to_canonical());
-        let peer = Peer {
-            forwarded: PeerHeaders::new(ip, port.number, port.tls.is_some()),
-            ip,
-            port: from.map_or(0, |address| address.port()),
-            local_port: port.number,
-            tls: port.tls.is_some(),
-        };
-        let connection = Connection::new(&self.clock, port.tls.is_some());
+        let (settings, from) = (port.live.current(), (from, port.number));
+        let shakes_hands = settings.tls.is_some() || settings.proxy_protocol.is_some();
+        let connection = Connection::new(&self.clock, shakes_hands);
         self.connections.borrow_mut().push(Rc::downgrade(&connection));
-        let work =
-            connection::serve(Rc::clone(self), Rc::clone(&connection), socket, Rc::clone(port), peer, ticket);
+        let work = connection::serve(Rc::clone(self), Rc::clone(&connection), socket, settings, from, ticket);
         tokio::task::spawn_local(Task { connection, work: Box::pin(work) });
     }
 }
@@ -248,7 +252,7 @@ impl Acceptor {
             Address::Tcp(address) => address.port(),
             Address::Unix(_) => 0,
         };
-        let port = Rc::new(Port { tls: inner.tls.clone(), redirect: inner.redirect, number });
+        let port = Rc::new(Port { live: Arc::clone(&inner.live), number });
         Ok(Self { socket, port })
     }
 
@@ -264,16 +268,9 @@ impl Acceptor {
     }
 }
 
-/// Serves what other workers accepted for this one.
+/// Serves what other workers accepted for this one, also what they accepted just before the stop.
 async fn welcome_loop<H: Handler>(worker: Rc<Worker<H>>, mut seat: Seat, ports: Vec<Rc<Port>>) {
-    let mut stopping = std::pin::pin!(worker.server.drain.stopping());
-    loop {
-        let arrival = tokio::select! {
-            biased;
-            () = &mut stopping => return,
-            arrival = seat.arrivals.recv() => arrival,
-        };
-        let Some(arrival) = arrival else { return };
+    while let Some(arrival) = seat.arrivals.recv().await {
         match arrival.unpack() {
             Ok((socket, from, listener, ticket)) => worker.start(socket, from, &ports[listener], ticket),
             Err(error) => tracing::warn!(%error, "a connection could not be taken over by its worker"),

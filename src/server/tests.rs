@@ -142,7 +142,7 @@ struct Running {
     done: JoinHandle<std::io::Result<()>>,
 }
 
-fn options() -> ServerOptions {
+pub(super) fn options() -> ServerOptions {
     ServerOptions {
         tls_handshake: Duration::from_secs(60),
         request_head: Duration::from_secs(60),
@@ -150,11 +150,15 @@ fn options() -> ServerOptions {
         max_request_head: 16 * 1024,
         max_headers: 100,
         max_connections: 100,
+        max_connections_per_peer: None,
+        max_streams: 128,
+        max_control_frames: 5000,
+        max_resets: 200,
     }
 }
 
 fn tcp(tls: Option<TlsOptions>) -> ListenerOptions {
-    ListenerOptions { address: Address::Tcp(([127, 0, 0, 1], 0).into()), tls, redirect_to_https: false }
+    ListenerOptions { tls, ..ListenerOptions::new(Address::Tcp(([127, 0, 0, 1], 0).into())) }
 }
 
 fn start(options: ServerOptions, listeners: &[ListenerOptions]) -> Running {
@@ -714,7 +718,7 @@ mod binding {
     use super::*;
 
     fn unix(path: &Path) -> ListenerOptions {
-        ListenerOptions { address: Address::Unix(path.to_owned()), tls: None, redirect_to_https: false }
+        ListenerOptions::new(Address::Unix(path.to_owned()))
     }
 
     #[test]
@@ -741,6 +745,17 @@ mod binding {
             let (_client, accepted) = tokio::join!(TcpStream::connect(address), socket.accept());
             assert!(accepted.unwrap().0.nodelay().unwrap(), "the option is inherited");
         });
+    }
+
+    #[test]
+    fn a_unix_socket_has_the_mode_that_was_asked_for() {
+        let folder = Folder::new();
+        for mode in [0o600, 0o666] {
+            let path = folder.path().join("s");
+            let listener = Listener::bind(&ListenerOptions { mode, ..unix(&path) }).unwrap();
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode);
+            drop(listener);
+        }
     }
 
     #[test]

@@ -3,16 +3,21 @@
 //! Which certificate: the first whose names match the SNI, as a client would match them; else the first of all.
 //! Tests: at the end of this file, and `tests.rs` for handshakes.
 
-use super::{CertificateFiles, TlsOptions};
-use rustls::ServerConfig;
+use super::{CertificateFiles, ClientAuth, Peer, TlsOptions, x509};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{
+    ClientHello, NoClientAuth, ParsedCertificate, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +26,36 @@ use std::time::Duration;
 const SELF_SIGNED_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 /// A self-signed certificate is made anew at each start; a process that runs longer than this is no development server.
 const SELF_SIGNED_DAYS: i64 = 90;
+
+/// What the app is told of a verified client certificate: the subject as nginx's `$ssl_client_s_dn` has it, and the SHA-256 of
+/// the certificate in lower-case hex, as Envoy's `Hash` has it.
+pub const CLIENT_CERTIFICATE_NAMES: [HeaderName; 2] =
+    [HeaderName::from_static("x-client-cert-subject"), HeaderName::from_static("x-client-cert-fingerprint")];
+
+/// A client certificate that was verified, as header values in the order of [`CLIENT_CERTIFICATE_NAMES`], made once per connection.
+#[derive(Debug, Clone)]
+pub struct ClientCertificate([Option<HeaderValue>; 2]);
+
+impl ClientCertificate {
+    pub(super) fn new(certificate: &CertificateDer<'_>) -> Self {
+        let subject = x509::facts(certificate).and_then(|facts| HeaderValue::try_from(facts.subject).ok());
+        let digest = Sha256::digest(certificate);
+        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self([subject, HeaderValue::try_from(hex).ok()])
+    }
+}
+
+impl Peer {
+    /// Tells the app whose certificate was verified. What a client sent under these names must be gone already.
+    pub fn show_certificate(&self, headers: &mut HeaderMap) {
+        let Some(ClientCertificate(values)) = &self.certificate else { return };
+        for (name, value) in CLIENT_CERTIFICATE_NAMES.into_iter().zip(values) {
+            if let Some(value) = value {
+                headers.insert(name, value.clone());
+            }
+        }
+    }
+}
 
 /// Why a certificate cannot be used, and what helps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,25 +83,124 @@ pub fn load(options: &TlsOptions) -> Result<Arc<ServerConfig>, Vec<TlsProblem>> 
         TlsOptions::Files(files) => from_files(files)?,
         TlsOptions::SelfSigned => vec![self_signed().map_err(without_file)?],
     };
-    server_config(certificates).map_err(without_file)
+    let certificates = Arc::new(BySni(certificates.into_iter().map(Arc::new).collect()));
+    let tickets = new_tickets().map_err(without_file)?;
+    server_config(certificates, Arc::new(NoClientAuth), tickets).map_err(without_file)
 }
 
-/// [`load`] for a listener that starts: one text, and the fingerprint of a self-signed certificate in the log.
-pub(super) fn for_listener(options: &TlsOptions) -> Result<Arc<ServerConfig>, String> {
+/// Reads the certificates that sign those of clients.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn check_client_ca(auth: &ClientAuth) -> Result<(), TlsProblem> {
+    client_verifier(auth).map(drop)
+}
+
+/// What a listener serves TLS with, and what it was made of.
+pub(super) struct Loaded {
+    pub(super) config: Arc<ServerConfig>,
+    /// Of each certificate: its file, and the second since 1970 until which it is valid.
+    pub(super) ends: Vec<(String, u64)>,
+    /// As the files were before they were read.
+    pub(super) stamps: Vec<Option<Stamp>>,
+    files: Vec<PathBuf>,
+    certificates: Arc<BySni>,
+    tickets: Arc<dyn ProducesTickets>,
+    /// The client CAs as their file says; a session of other ones is not resumed.
+    client_ca: Option<(ClientAuth, Vec<u8>)>,
+    self_signed: bool,
+}
+
+/// Whether a file is still the same one: device, inode, size, and time of change. `None`: it cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stamp(u64, u64, u64, i64, i64);
+
+impl Loaded {
+    pub(super) fn stamps_now(&self) -> Vec<Option<Stamp>> {
+        stamps(&self.files)
+    }
+}
+
+fn stamps(files: &[PathBuf]) -> Vec<Option<Stamp>> {
+    // Through symbolic links: that is how certbot and Kubernetes exchange them.
+    let stamp = |file: &PathBuf| {
+        let meta = std::fs::metadata(file).ok()?;
+        Some(Stamp(meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
+    };
+    files.iter().map(stamp).collect()
+}
+
+/// [`load`] for a listener: one text, and the fingerprint of a self-signed certificate in the log. `before` is what it had: its
+/// self-signed certificate stays, and its tickets as long as the same clients are believed.
+pub(super) fn for_listener(
+    options: &TlsOptions,
+    client: Option<&ClientAuth>,
+    before: Option<&Loaded>,
+) -> Result<Loaded, String> {
+    let mut files: Vec<PathBuf> = match options {
+        TlsOptions::Files(files) => {
+            files.iter().flat_map(|pair| [pair.cert.clone(), pair.key.clone()]).collect()
+        }
+        TlsOptions::SelfSigned => Vec::new(),
+    };
+    files.extend(client.map(|client| client.ca.clone()));
+    let stamps = stamps(&files);
+    let certificates = certificates_for(options, before)?;
+    let (verifier, client_ca): (Arc<dyn ClientCertVerifier>, _) = match client {
+        None => (Arc::new(NoClientAuth), None),
+        Some(client) => {
+            let (verifier, text) = client_verifier(client).map_err(|problem| problem.to_string())?;
+            (verifier, Some((client.clone(), text)))
+        }
+    };
+    let tickets = match before.filter(|before| before.client_ca == client_ca) {
+        Some(before) => Arc::clone(&before.tickets),
+        None => new_tickets()?,
+    };
+    let config = server_config(Arc::clone(&certificates), verifier, Arc::clone(&tickets))?;
+    let names = match options {
+        TlsOptions::Files(files) => files.iter().map(|pair| pair.cert.display().to_string()).collect(),
+        TlsOptions::SelfSigned => vec!["self-signed".to_owned()],
+    };
+    let end = |key: &Arc<CertifiedKey>| Some(x509::facts(key.cert.first()?)?.not_after);
+    let ends =
+        names.into_iter().zip(&certificates.0).filter_map(|(name, key)| Some((name, end(key)?))).collect();
+    let self_signed = *options == TlsOptions::SelfSigned;
+    Ok(Loaded { config, ends, stamps, files, certificates, tickets, client_ca, self_signed })
+}
+
+fn certificates_for(options: &TlsOptions, before: Option<&Loaded>) -> Result<Arc<BySni>, String> {
     let join =
         |problems: Vec<TlsProblem>| problems.iter().map(TlsProblem::to_string).collect::<Vec<_>>().join("; ");
-    match options {
-        TlsOptions::Files(_) => load(options).map_err(join),
-        TlsOptions::SelfSigned => {
+    let keys = match (options, before.filter(|before| before.self_signed)) {
+        (TlsOptions::Files(files), _) => from_files(files).map_err(join)?,
+        (TlsOptions::SelfSigned, Some(before)) => return Ok(Arc::clone(&before.certificates)),
+        (TlsOptions::SelfSigned, None) => {
             let certificate = self_signed()?;
             let names = SELF_SIGNED_NAMES.join(", ");
             tracing::warn!(
                 sha256 = fingerprint(&certificate),
                 "self-signed certificate for {names}: for development only"
             );
-            server_config(vec![certificate])
+            vec![certificate]
         }
+    };
+    Ok(Arc::new(BySni(keys.into_iter().map(Arc::new).collect())))
+}
+
+/// The verifier, and the text of the file.
+fn client_verifier(auth: &ClientAuth) -> Result<(Arc<dyn ClientCertVerifier>, Vec<u8>), TlsProblem> {
+    let fail = |what| TlsProblem { index: 0, file: auth.ca.clone(), what };
+    let text = read(&auth.ca).map_err(fail)?;
+    let mut roots = RootCertStore::empty();
+    for certificate in read_chain(&auth.ca).map_err(fail)? {
+        roots.add(certificate).map_err(|error| fail(format!("a certificate cannot be used: {error}")))?;
     }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(provider()));
+    let builder = if auth.required { builder } else { builder.allow_unauthenticated() };
+    let verifier =
+        builder.build().map_err(|error| fail(format!("cannot verify clients with it: {error}")))?;
+    Ok((verifier, text))
 }
 
 fn without_file(what: String) -> Vec<TlsProblem> {
@@ -77,15 +211,28 @@ fn provider() -> CryptoProvider {
     rustls::crypto::aws_lc_rs::default_provider()
 }
 
-fn server_config(certificates: Vec<CertifiedKey>) -> Result<Arc<ServerConfig>, String> {
-    let words = |error: rustls::Error| format!("TLS cannot be set up: {error}");
+fn words(error: rustls::Error) -> String {
+    format!("TLS cannot be set up: {error}")
+}
+
+fn new_tickets() -> Result<Arc<dyn ProducesTickets>, String> {
+    rustls::crypto::aws_lc_rs::Ticketer::new().map_err(words)
+}
+
+fn server_config(
+    certificates: Arc<BySni>,
+    verifier: Arc<dyn ClientCertVerifier>,
+    tickets: Arc<dyn ProducesTickets>,
+) -> Result<Arc<ServerConfig>, String> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_safe_default_protocol_versions()
         .map_err(words)?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(BySni(certificates.into_iter().map(Arc::new).collect())));
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(certificates);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(words)?;
+    config.ticketer = tickets;
+    // Ours, the strongest first, and not whichever a client was told to ask for.
+    config.ignore_client_order = true;
     Ok(Arc::new(config))
 }
 

@@ -184,7 +184,7 @@ impl SharedStore {
 
     /// Flushes and closes: touches that are still in memory reach the disk, and the file's lock is released. Blocks for the
     /// length of one disk write. What a worker asks for afterwards fails as `Unreachable`.
-    pub fn close(self) {
+    pub fn close(&self) {
         if let Shared::Embedded(embedded) = &self.0 {
             embedded.close();
         }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// What the store is and how long one operation may take.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreOptions {
     /// Which backend.
     pub kind: StoreKind,
@@ -20,7 +20,7 @@ pub struct StoreOptions {
 }
 
 /// The backends.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreKind {
     /// Bounded, gone at exit. `max_bytes` of payloads; past it the sessions that end soonest go first.
     Memory {
@@ -41,7 +41,7 @@ pub enum StoreKind {
 }
 
 /// connect-redis's options, and where Redis is.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RedisOptions {
     /// `redis://` or `rediss://`; several for a cluster. They may hold passwords, so `Debug` masks them.
     pub urls: Vec<String>,
@@ -56,7 +56,7 @@ pub struct RedisOptions {
 }
 
 /// session-file-store's options.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileOptions {
     /// `path`: the directory.
     pub path: PathBuf,
@@ -67,7 +67,7 @@ pub struct FileOptions {
 }
 
 /// connect-mongo's options.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct MongoOptions {
     /// `mongodb://` or `mongodb+srv://`; may hold a password, so `Debug` masks it.
     pub url: String,
@@ -121,7 +121,7 @@ pub enum TextEncoding {
 }
 
 /// The options of connect-mongo's `createWebCryptoAdapter`, and of the kruptein adapter that may have written before.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct CryptoOptions {
     /// `secret` first, then `old_secrets`: the first seals, every one opens.
     pub secrets: Vec<Vec<u8>>,
@@ -136,7 +136,7 @@ pub struct CryptoOptions {
 }
 
 /// connect-mongo's `crypto` options (algorithm aes-256-gcm).
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct KrupteinOptions {
     /// `secret`
     pub secret: Vec<u8>,

@@ -45,10 +45,43 @@ impl Labelled {
         *counts.entry((first.to_string(), second.to_string())).or_default() += 1;
     }
 
+    /// Gauges: forgets all values and takes these. Workers are added up, so one of them alone may set them.
+    pub fn replace(&self, values: impl IntoIterator<Item = ((String, String), u64)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = values.into_iter().collect();
+    }
+
     fn add_to(&self, sums: &mut BTreeMap<(String, String), u64>) {
         for (labels, count) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             *sums.entry(labels.clone()).or_default() += count;
         }
+    }
+}
+
+/// Gauges of 0 and 1 that may come and go, by two words. Each worker says only what it changed: the sums over all workers are the truth. A lock, so
+/// not for what happens with every request.
+#[derive(Debug, Default)]
+pub struct Levels(Mutex<BTreeMap<(String, String), (i64, i64)>>);
+
+impl Levels {
+    /// `shown` is 1 when the gauge of `first` and `second` appears, -1 when it goes; `by` is what its value changes by.
+    pub fn shift(&self, first: impl Display, second: impl Display, shown: i64, by: i64) {
+        let mut levels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let level = levels.entry((first.to_string(), second.to_string())).or_default();
+        *level = (level.0 + shown, level.1 + by);
+    }
+
+    /// Those that are shown, summed over all workers.
+    fn sum(workers: &[&Counters]) -> BTreeMap<(String, String), u64> {
+        let mut sums: BTreeMap<(String, String), (i64, i64)> = BTreeMap::new();
+        for worker in workers {
+            for (labels, level) in worker.endpoints_up.0.lock().unwrap_or_else(PoisonError::into_inner).iter()
+            {
+                let sum = sums.entry(labels.clone()).or_default();
+                *sum = (sum.0 + level.0, sum.1 + level.1);
+            }
+        }
+        let shown = sums.into_iter().filter(|(_, (shown, _))| *shown > 0);
+        shown.map(|(labels, (_, level))| (labels, u64::from(level > 0))).collect()
     }
 }
 
@@ -124,8 +157,12 @@ pub struct Counters {
     pub update_conflicts: Counter,
     pub access_lines_dropped: Counter,
     pub cookie_keys: KeyUses,
+    pub connections_closed: Labelled,
+    pub certificates: Labelled,
     pub store_errors: Labelled,
     pub upstream_errors: Labelled,
+    pub upstream_retries: Counter,
+    pub endpoints_up: Levels,
 }
 
 impl Counters {
@@ -192,6 +229,22 @@ pub fn render<'a>(workers: impl IntoIterator<Item = &'a Counters>) -> String {
     for (index, (_, last)) in &uses {
         text.sample("cookie_key_last_verified_timestamp_seconds", &format!("{{key=\"{index}\"}}"), *last);
     }
+    text.family(
+        "certificate_not_after_timestamp_seconds",
+        "gauge",
+        "When a listener's certificate ceases to be valid.",
+    );
+    text.samples(
+        "certificate_not_after_timestamp_seconds",
+        ("listener", "certificate"),
+        labelled(|c| &c.certificates),
+    );
+    text.labelled(
+        "connections_closed_total",
+        "Connections closed because of what the client did.",
+        ("stage", "reason"),
+        labelled(|c| &c.connections_closed),
+    );
     text.labelled(
         "store_errors_total",
         "Store operations without an answer.",
@@ -204,6 +257,8 @@ pub fn render<'a>(workers: impl IntoIterator<Item = &'a Counters>) -> String {
         ("upstream", "kind"),
         labelled(|c| &c.upstream_errors),
     );
+    text.family("upstream_endpoint_up", "gauge", "1: in service; 0: ejected, or its health checks fail.");
+    text.samples("upstream_endpoint_up", ("upstream", "endpoint"), Levels::sum(&workers));
     text.0
 }
 
@@ -254,6 +309,12 @@ const SINGLE: &[Single] = &[
         &c.update_conflicts
     }),
     (
+        "upstream_retries_total",
+        "counter",
+        "Requests sent again because the first endpoint did not answer.",
+        |c| &c.upstream_retries,
+    ),
+    (
         "access_lines_dropped_total",
         "counter",
         "Lines lost because nobody read the access log fast enough.",
@@ -282,6 +343,10 @@ impl Text {
         sums: BTreeMap<(String, String), u64>,
     ) {
         self.family(name, "counter", help);
+        self.samples(name, keys, sums);
+    }
+
+    fn samples(&mut self, name: &str, keys: (&str, &str), sums: BTreeMap<(String, String), u64>) {
         for ((first, second), value) in sums {
             let labels = format!("{{{}=\"{}\",{}=\"{}\"}}", keys.0, escape(&first), keys.1, escape(&second));
             self.sample(name, &labels, value);
@@ -322,6 +387,25 @@ mod tests {
     }
 
     #[test]
+    fn a_level_is_what_all_workers_changed_and_goes_when_nobody_shows_it() {
+        let (one, two) = (Counters::default(), Counters::default());
+        one.endpoints_up.shift("app", "a", 1, 1);
+        one.endpoints_up.shift("app", "b", 1, 1);
+        two.endpoints_up.shift("app", "b", 0, -1);
+        let text = render([&one, &two]);
+        assert!(
+            text.contains("cloakroom_upstream_endpoint_up{upstream=\"app\",endpoint=\"a\"} 1\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("cloakroom_upstream_endpoint_up{upstream=\"app\",endpoint=\"b\"} 0\n"),
+            "{text}"
+        );
+        two.endpoints_up.shift("app", "a", -1, -1);
+        assert!(!render([&one, &two]).contains("endpoint=\"a\""));
+    }
+
+    #[test]
     fn every_sample_follows_its_help_and_type_and_every_field_is_rendered() {
         let counters = Counters::default();
         for (_, _, _, pick) in SINGLE {
@@ -340,8 +424,11 @@ mod tests {
         events.iter().for_each(|pick| pick(&counters).add(7));
         counters.cookie_keys.configure(1);
         (0..7).for_each(|_| counters.cookie_keys.verified(0, 7000));
+        counters.certificates.replace([(("0.0.0.0:443".to_owned(), "cert.pem".to_owned()), 7)]);
+        (0..7).for_each(|_| counters.connections_closed.inc("proxy_protocol", "missing"));
         (0..7).for_each(|_| counters.store_errors.inc("load", "timeout"));
         (0..7).for_each(|_| counters.upstream_errors.inc("app", "connect"));
+        counters.endpoints_up.shift("app", "a", 1, 1);
         let rendered = render([&counters]);
         let mut families = Vec::new();
         for line in rendered.lines() {
@@ -350,7 +437,9 @@ mod tests {
             } else if !line.starts_with('#') {
                 let name = line.split(['{', ' ']).next().unwrap();
                 assert_eq!(families.last().map(String::as_str), Some(name));
-                assert!(line.ends_with(" 7"), "{line}: a field is rendered twice or mixed up");
+                // A gauge of 0 and 1.
+                let value = if name == "cloakroom_upstream_endpoint_up" { " 1" } else { " 7" };
+                assert!(line.ends_with(value), "{line}: a field is rendered twice or mixed up");
             }
         }
         // The Debug text names every field: one that SINGLE forgets would still be 0 here.

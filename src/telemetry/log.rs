@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
@@ -36,21 +37,51 @@ impl Format {
 /// The variable that overrides the level: a level, or `tracing` directives such as `cloakroom=debug,mongodb=info`.
 pub const LEVEL_VARIABLE: &str = "CLOAKROOM_LOG";
 
+type Setter = Box<dyn Fn(EnvFilter) -> Result<(), tracing_subscriber::reload::Error> + Send + Sync>;
+
+/// Puts another filter in the place of the one that the log was started with.
+static SETTER: OnceLock<Setter> = OnceLock::new();
+
 /// Starts the log for the whole process. `level` is a level or directives; the variable [`LEVEL_VARIABLE`] wins over it.
 ///
 /// # Errors
 /// When the level cannot be understood (the text names it), or a log has been started already.
 pub fn init(format: Format, level: &str) -> Result<(), String> {
-    let from_environment = std::env::var(LEVEL_VARIABLE).ok().filter(|text| !text.trim().is_empty());
-    let filter = filter(from_environment.as_deref().unwrap_or(level))?;
+    let filter = filter(from_environment().as_deref().unwrap_or(level))?;
     let terminal = std::io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = if format.is_text(terminal) {
-        builder.with_ansi(terminal).event_format(Line).try_init()
+    let (started, setter): (_, Setter) = if format.is_text(terminal) {
+        let builder = builder.with_ansi(terminal).event_format(Line).with_filter_reloading();
+        let handle = builder.reload_handle();
+        (builder.try_init(), Box::new(move |filter| handle.reload(filter)))
     } else {
-        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+        let builder = builder.json().flatten_event(true).with_current_span(false).with_span_list(false);
+        let builder = builder.with_filter_reloading();
+        let handle = builder.reload_handle();
+        (builder.try_init(), Box::new(move |filter| handle.reload(filter)))
     };
-    started.map_err(|error| format!("cannot start the log: {error}"))
+    started.map_err(|error| format!("cannot start the log: {error}"))?;
+    // Whoever started it is the only one.
+    let _ = SETTER.set(setter);
+    Ok(())
+}
+
+/// Another level for a log that runs. Without effect while [`LEVEL_VARIABLE`] is set, which wins.
+///
+/// # Errors
+/// When the level cannot be understood.
+pub fn set_level(level: &str) -> Result<(), String> {
+    let filter = filter(level)?;
+    match SETTER.get() {
+        Some(set) if from_environment().is_none() => {
+            set(filter).map_err(|error| format!("cannot change the log level: {error}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn from_environment() -> Option<String> {
+    std::env::var(LEVEL_VARIABLE).ok().filter(|text| !text.trim().is_empty())
 }
 
 /// What the libraries below us may say: from `warn` on, or an outage would be told twice and at length. Those that parse what

@@ -11,7 +11,7 @@ use cloakroom::proxy::options::{
 use cloakroom::server::{Address, TlsOptions};
 use cloakroom::session::lifecycle::{Priority, SameSite, Secure, Unset};
 use cloakroom::store::{AutoRemove, StoreKind};
-use cloakroom::upstream::Endpoint;
+use cloakroom::upstream::{Balance, Ejection, Endpoint, HealthCheck, Protocol};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -227,6 +227,7 @@ fn every_key_reaches_its_option() {
     let (config, _) = parse(&text).unwrap();
     assert!(matches!(config.listeners[0].tls, Some(TlsOptions::SelfSigned)));
     assert_eq!((config.threads, config.drain), (3, Duration::ZERO));
+    assert_eq!(config.reload, config::Reload::Signal);
     assert_eq!(
         (config.log.access, config.log.format, config.log.level),
         (false, LogFormat::Json, LogLevel::Debug)
@@ -432,4 +433,40 @@ proptest::proptest! {
             }
         }
     }
+}
+
+#[test]
+fn every_key_of_an_upstream_reaches_its_option() {
+    let text = fs::read_to_string(fixtures().join("valid/warnings_upstreams.toml")).unwrap();
+    let (config, _) = parse(&text).unwrap();
+    let [all, far] = &config.proxy.upstreams[..] else { panic!("two upstreams") };
+    let (millis, seconds) = (Duration::from_millis, Duration::from_secs);
+    assert_eq!(all.servers[1], Endpoint::Https { host: "app.internal".to_owned(), port: 443 });
+    assert_eq!((all.balance, all.protocol), (Balance::LeastRequests, Protocol::Auto));
+    assert!(all.tls.is_some() && far.tls.is_none());
+    assert_eq!(all.ejection, Ejection { after: 5, span: seconds(1) });
+    assert_eq!((all.retries, all.max_connections, all.max_idle), (0, 100, 0));
+    assert_eq!((all.idle_timeout, all.resolve), (seconds(30), seconds(5)));
+    let health = HealthCheck {
+        path: "/up?x=1".to_owned(),
+        interval: seconds(2),
+        timeout: millis(500),
+        healthy: 1,
+        unhealthy: 1,
+        expect: 204,
+    };
+    assert_eq!(all.health, Some(health));
+
+    assert_eq!((far.balance, far.protocol), (Balance::Sticky, Protocol::Http1));
+    assert_eq!(far.ejection, Ejection { after: 3, span: seconds(5) });
+    assert_eq!((far.retries, far.max_connections, far.max_idle), (1, 10_000, 128));
+    assert_eq!((far.idle_timeout, far.resolve), (seconds(4), seconds(30)));
+    let health = far.health.as_ref().unwrap();
+    assert_eq!(
+        (health.path.as_str(), health.expect, health.healthy, health.unhealthy),
+        ("/healthz", 200, 2, 3)
+    );
+    assert_eq!((health.interval, health.timeout), (seconds(5), seconds(1)));
+    let totals: Vec<_> = config.proxy.routes.iter().map(|route| route.timeouts.request).collect();
+    assert_eq!(totals, [None, Some(seconds(300))]);
 }

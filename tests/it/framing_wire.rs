@@ -63,12 +63,12 @@ fn a_coding_that_nobody_removes_is_not_passed_on_without_its_name() {
 }
 
 #[test]
-fn a_length_that_http_2_says_twice_reaches_the_app_once() {
+fn a_length_that_http_2_says_twice_is_refused() {
     let app = App::parrot();
     let sidecar = Setup::before(&app).start();
     let lengths = [("content-length", "0"), ("content-length", "0")];
-    assert_eq!(H2Client::connect(sidecar.address()).ask("POST", "/", &lengths).status, 200);
-    assert_eq!(app.last().head.headers.all("content-length").collect::<Vec<_>>(), ["0"]);
+    assert_eq!(H2Client::connect(sidecar.address()).ask("POST", "/", &lengths).status, 400);
+    assert_eq!(app.seen().len(), 0);
 }
 
 const TRAILERS: [(&str, &str); 7] = [
@@ -157,5 +157,33 @@ fn an_update_in_a_trailer_may_be_as_large_as_one_in_a_header() {
         let response = browser.get(path, &[]);
         assert!(response.status == 200 && response.complete, "{path}: {}", response.status);
         assert_eq!(browser.get("/show", &[]).text(), length.to_string(), "{path}");
+    }
+}
+
+#[test]
+fn a_tunnel_is_left_alone_whatever_its_bytes_look_like() {
+    const NO_HTTP: &[u8] = b"\n\0GET /#x HTTP/1.1\nContent-Length: +1\n\n\n\r\r\n";
+    let app = App::start(|_| {
+        Reply::take_over(|wire| {
+            let head =
+                b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+            wire.get_mut().write_all(head)?;
+            let mut bytes = vec![0; 2 * NO_HTTP.len()];
+            wire.read_exact(&mut bytes)?;
+            wire.get_mut().write_all(&bytes)
+        })
+    });
+    let sidecar = Setup::before(&app).start();
+    let head = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    for ahead in [true, false] {
+        let mut client = sidecar.client();
+        // A client that does not wait for the 101 is no reason to spoil its bytes either.
+        client.send(if ahead { [head, NO_HTTP].concat() } else { head.to_vec() });
+        assert_eq!(client.receive().status, 101);
+        if !ahead {
+            client.send(NO_HTTP);
+        }
+        client.send(NO_HTTP);
+        assert_eq!(client.read_exactly(2 * NO_HTTP.len()), [NO_HTTP, NO_HTTP].concat(), "ahead: {ahead}");
     }
 }

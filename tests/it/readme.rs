@@ -47,9 +47,11 @@ address = "127.0.0.1:9901"
 "##;
 
 /// Tables that the reference lists with their parent, as dotted keys.
-const INLINE_TABLES: [(&str, &str); 5] = [
+const INLINE_TABLES: [(&str, &str); 7] = [
     ("[[listener]]", "tls"),
     ("[store.crypto]", "kruptein"),
+    ("[upstream.<name>]", "tls"),
+    ("[upstream.<name>]", "health"),
     ("[[route]]", "otherwise"),
     ("[[route]]", "limits"),
     ("[[route]]", "timeouts"),
@@ -209,6 +211,8 @@ fn prelude(section: &str, key: &str) -> String {
         ("[store.crypto]", "kruptein.hashing" | "kruptein.encodeas") => {
             format!("kruptein.secret = '{}'", "k".repeat(43))
         }
+        ("[upstream.<name>]", "health.path") => "health.expect = 200".to_owned(),
+        ("[upstream.<name>]", key) if key.starts_with("health.") => "health.path = '/healthz'".to_owned(),
         ("[[route]]", "otherwise.status") => "require = ['user']".to_owned(),
         _ => String::new(),
     }

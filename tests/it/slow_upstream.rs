@@ -30,6 +30,31 @@ fn no_response_head_in_time_is_a_504_and_the_session_stays() {
     eventually("the app's connection to close", || (app.connections() <= 1).then_some(()));
 }
 
+/// A body that trickles without a gap is cut all the same, and so is an endless wait for a head.
+#[test]
+fn the_whole_request_may_have_a_deadline() {
+    let app = App::start(|request| match request.target() {
+        "/trickle" => Reply::take_over(|wire| {
+            wire.get_mut().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")?;
+            wire.get_mut().set_read_timeout(Some(std::time::Duration::from_millis(5)))?;
+            // A byte now and then, until the sidecar hangs up.
+            while wire.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
+                wire.get_mut().write_all(b"x")?;
+            }
+            Ok(())
+        }),
+        "/head" => Reply::take_over(|wire| wire.read_to_end(&mut Vec::new()).map(drop)),
+        _ => Reply::ok("in time"),
+    });
+    let sidecar = Setup::before(&app).more("[timeouts]\nrequest = \"400ms\"").start();
+    let cut = sidecar.client().get("/trickle", &[]);
+    assert!(cut.status == 200 && !cut.complete && !cut.body.is_empty(), "{cut:?}");
+    sidecar.logged(&["request_timeout", "/trickle"]);
+    assert_eq!(sidecar.client().get("/head", &[]).status, 504);
+    assert_eq!(sidecar.client().get("/", &[]).text(), "in time");
+    eventually("the app's connections to close", || (app.connections() <= 1).then_some(()));
+}
+
 #[test]
 fn a_gap_in_the_response_body_cuts_it() {
     let app = hangs();

@@ -107,3 +107,32 @@ fn the_certificate_is_chosen_by_name() {
     }
     std::fs::remove_dir_all(folder).unwrap();
 }
+
+#[test]
+fn hsts_is_said_over_tls_unless_the_app_says_it() {
+    let app = App::parrot();
+    let port = free_port();
+    let listener = format!(
+        "tls = {{ self_signed = true }}\nhsts = {{ max_age = \"365d\", include_subdomains = true }}\n\
+         [[listener]]\naddress = \"127.0.0.1:{port}\""
+    );
+    let sidecar = Setup::before(&app).listener(&listener).start();
+    let all = |headers: &crate::support::message::Fields| -> Vec<String> {
+        headers.all("strict-transport-security").map(str::to_owned).collect()
+    };
+    let ours = ["max-age=31536000; includeSubDomains"];
+    let (mut client, _) = connect(sidecar.address(), "localhost", config(&[]));
+    for status in ["200", "404", "500"] {
+        assert_eq!(all(&client.get("/", &[("Say-Status", status)]).headers), ours);
+    }
+    let said = [("Say-Strict-Transport-Security", "max-age=5")];
+    assert_eq!(all(&client.get("/", &said).headers), ["max-age=5"]);
+    assert_eq!(all(&client.get("/%zz/../..", &[]).headers), ours, "the sidecar's own answers too");
+    assert_eq!(all(&H2Client::connect_tls(sidecar.address()).ask("GET", "/", &[]).headers), ours);
+    let mut plain = crate::support::client::Client::connect(([127, 0, 0, 1], port).into());
+    assert!(all(&plain.get("/", &[]).headers).is_empty());
+
+    let sidecar = Setup::before(&app).listener("tls = { self_signed = true }\nhsts = \"180d\"").start();
+    let (mut client, _) = connect(sidecar.address(), "localhost", config(&[]));
+    assert_eq!(all(&client.get("/", &[]).headers), ["max-age=15552000"]);
+}

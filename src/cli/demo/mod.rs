@@ -23,7 +23,7 @@ pub(super) fn demo(port: Option<u16>) -> ExitCode {
     match prepare(port) {
         Ok((config, message)) => {
             println!("{message}");
-            super::finish(crate::app::run(config))
+            super::finish(crate::app::run(config, None))
         }
         Err(why) => super::finish(Err(why)),
     }

@@ -72,6 +72,12 @@ impl<S: Read + Write> Client<S> {
         self.stream.get_mut().flush().unwrap();
     }
 
+    /// The same, where the connection may have ended.
+    pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.stream.get_mut().write_all(bytes.as_ref())?;
+        self.stream.get_mut().flush()
+    }
+
     /// The next response to a request that was no HEAD.
     #[track_caller]
     pub(crate) fn receive(&mut self) -> Response {
@@ -100,9 +106,14 @@ impl<S: Read + Write> Client<S> {
 
     /// Bytes of a tunnel.
     pub(crate) fn read_exactly(&mut self, length: usize) -> Vec<u8> {
+        self.try_read_exactly(length).unwrap()
+    }
+
+    /// The same, where the connection may have ended.
+    pub(crate) fn try_read_exactly(&mut self, length: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; length];
-        self.stream.read_exact(&mut bytes).unwrap();
-        bytes
+        self.stream.read_exact(&mut bytes)?;
+        Ok(bytes)
     }
 
     /// Whether the peer closed the connection; bytes that are still to be read are an error.

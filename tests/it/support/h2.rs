@@ -48,7 +48,17 @@ impl H2Client {
     /// A request without a body.
     #[track_caller]
     pub(crate) fn ask(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> Response {
-        self.send(request(method, path, headers, Full::default().boxed())).unwrap()
+        self.try_ask(method, path, headers).unwrap()
+    }
+
+    /// The same, where the connection may have ended.
+    pub(crate) fn try_ask(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Response, hyper::Error> {
+        self.send(request(method, path, headers, Full::default().boxed()))
     }
 
     /// A request with a body and trailers.

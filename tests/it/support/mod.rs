@@ -3,9 +3,11 @@
 
 pub(crate) mod app;
 pub(crate) mod client;
+pub(crate) mod endpoint;
 pub(crate) mod gate;
 pub(crate) mod h2;
 pub(crate) mod link;
+pub(crate) mod load;
 pub(crate) mod message;
 pub(crate) mod mongo;
 pub(crate) mod mongod;

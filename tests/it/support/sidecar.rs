@@ -13,9 +13,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// What a test wants different from a plain sidecar before `app` with a store in memory.
+#[derive(Clone)]
 pub(crate) struct Setup {
-    app: SocketAddr,
+    servers: Vec<String>,
+    upstream: String,
     listener: String,
+    threads: usize,
     server: String,
     secrets: Vec<String>,
     session: String,
@@ -25,6 +28,7 @@ pub(crate) struct Setup {
     admin: String,
     routes: String,
     more: String,
+    environment: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -34,9 +38,16 @@ impl Setup {
 
     /// For an upstream that is no [`App`].
     pub(crate) fn before_address(app: SocketAddr) -> Self {
+        Self::before_servers(&[format!("http://{app}")])
+    }
+
+    /// For an upstream of several servers, or of other ones than plain TCP.
+    pub(crate) fn before_servers(servers: &[String]) -> Self {
         Self {
-            app,
+            servers: servers.to_vec(),
+            upstream: String::new(),
             listener: String::new(),
+            threads: 1,
             server: String::new(),
             secrets: vec![SECRET.into()],
             session: String::new(),
@@ -46,12 +57,25 @@ impl Setup {
             admin: String::new(),
             routes: "[[route]]\npath = \"/\"\nupstream = \"app\"\n".into(),
             more: String::new(),
+            environment: Vec::new(),
         }
+    }
+
+    /// Lines for `[upstream.app]`.
+    pub(crate) fn upstream(mut self, lines: &str) -> Self {
+        self.upstream = lines.into();
+        self
     }
 
     /// Lines for the `[[listener]]`.
     pub(crate) fn listener(mut self, lines: &str) -> Self {
         self.listener = lines.into();
+        self
+    }
+
+    /// So many workers, in place of one.
+    pub(crate) fn threads(mut self, count: usize) -> Self {
+        self.threads = count;
         self
     }
 
@@ -61,7 +85,7 @@ impl Setup {
         self
     }
 
-    /// The secrets, in place of the one.
+    /// The secrets, in place of the one; without any, no line for them.
     pub(crate) fn secrets(mut self, secrets: &[&str]) -> Self {
         self.secrets = secrets.iter().map(|&secret| secret.into()).collect();
         self
@@ -103,6 +127,12 @@ impl Setup {
         self
     }
 
+    /// A variable of its environment.
+    pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
     /// Further tables.
     pub(crate) fn more(mut self, tables: &str) -> Self {
         self.more = tables.into();
@@ -126,21 +156,27 @@ impl Setup {
         let (address, admin) = (local(free_port()), local(free_port()));
         let folder = folder();
         fs::write(folder.join("proxy.toml"), self.toml(address, admin)).unwrap();
-        let mut sidecar = Sidecar { address, admin, child: spawn(&folder), folder };
+        let environment = self.environment;
+        let mut sidecar =
+            Sidecar { address, admin, child: spawn(&folder, &environment), folder, environment };
         sidecar.wait_for(path);
         sidecar
     }
 
     fn toml(&self, address: SocketAddr, admin: SocketAddr) -> String {
         let mut out = String::new();
+        let secrets = match &self.secrets[..] {
+            [] => String::new(),
+            secrets => format!("secrets = {secrets:?}\n"),
+        };
         let tables = [
             ("[listener]", format!("address = \"{address}\"\n{}", self.listener)),
-            ("server", format!("threads = 1\n{}", self.server)),
-            ("session", format!("secrets = {:?}\n{}", self.secrets, self.session)),
+            ("server", format!("threads = {}\n{}", self.threads, self.server)),
+            ("session", format!("{secrets}{}", self.session)),
             ("session.cookie", self.cookie.clone()),
             ("session.headers", self.headers.clone()),
             ("store", self.store.clone()),
-            ("upstream.app", format!("servers = [\"http://{}\"]", self.app)),
+            ("upstream.app", format!("servers = {:?}\n{}", self.servers, self.upstream)),
             ("admin", format!("address = \"{admin}\"\n{}", self.admin)),
         ];
         for (name, lines) in tables {
@@ -156,6 +192,7 @@ pub(crate) struct Sidecar {
     admin: SocketAddr,
     child: Child,
     folder: PathBuf,
+    environment: Vec<(String, String)>,
 }
 
 impl Sidecar {
@@ -213,8 +250,38 @@ impl Sidecar {
 
     /// Asks it to stop (SIGTERM).
     pub(crate) fn terminate(&self) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        self.signal("-TERM");
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+    }
+
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where its `proxy.toml` lies.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Writes another configuration for the same ports; nothing tells the sidecar.
+    pub(crate) fn rewrite(&self, setup: &Setup) {
+        let text = setup.toml(self.address, self.admin);
+        fs::write(self.folder.join("new.toml"), text).unwrap();
+        fs::rename(self.folder.join("new.toml"), self.folder.join("proxy.toml")).unwrap();
+    }
+
+    /// One number of `/metrics`.
+    #[track_caller]
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let metrics = self.metrics();
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in\n{metrics}")).parse().unwrap()
     }
 
     /// Waits for its end.
@@ -234,9 +301,20 @@ impl Sidecar {
     /// `kill -9`, and the same sidecar again: same folder, same ports.
     #[track_caller]
     pub(crate) fn crash_and_restart(&mut self) {
+        self.crash();
+        self.restart();
+    }
+
+    /// `kill -9`.
+    pub(crate) fn crash(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        self.child = spawn(&self.folder);
+    }
+
+    /// The same again, after its end.
+    #[track_caller]
+    pub(crate) fn restart(&mut self) {
+        self.child = spawn(&self.folder, &self.environment);
         self.wait_for("/readyz");
     }
 
@@ -270,11 +348,12 @@ impl Drop for Sidecar {
     }
 }
 
-fn spawn(folder: &Path) -> Child {
+fn spawn(folder: &Path, environment: &[(String, String)]) -> Child {
     let output = |name: &str| File::options().create(true).append(true).open(folder.join(name)).unwrap();
     Command::new(env!("CARGO_BIN_EXE_cloakroom"))
         .args(["--config", "proxy.toml"])
         .current_dir(folder)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(output("stdout"))
         .stderr(output("stderr"))

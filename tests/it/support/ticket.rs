@@ -28,6 +28,12 @@ pub(crate) fn sid_of(value: &str) -> String {
     sid.to_owned()
 }
 
+/// The sid in `connect.sid=s%3A…`, whoever signed it.
+pub(crate) fn sid_of_any(pair: &str) -> String {
+    let text = pair.strip_prefix("connect.sid=s%3A").expect("a signed cookie");
+    text.rsplit_once('.').unwrap().0.to_owned()
+}
+
 pub(crate) fn hmac(key: &[u8], text: &[u8]) -> Vec<u8> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
     mac.update(text);
