@@ -15,6 +15,7 @@ mod file;
 mod memory;
 mod mongo;
 mod options;
+mod place;
 mod redis;
 mod seal;
 pub mod survey;

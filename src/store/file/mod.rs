@@ -26,6 +26,7 @@ mod name;
 mod reap;
 
 use super::error::{Kind, Op};
+use super::place::place;
 use super::{
     Created, FileOptions, Loaded, Lookup, SETTLE_DEADLINES, StoreError, Swapped, TOO_LARGE, Touched, Version,
 };
@@ -101,7 +102,7 @@ impl Files {
         let Some(name) = name::of(sid) else { return Ok(Lookup::Absent) };
         let (directory, reads) = (Arc::clone(&self.shared.directory), &self.shared.reads);
         let until = Instant::now() + self.shared.deadline;
-        let place = reads.place(Op::Load, until).await?;
+        let place = place(&reads.outstanding, Op::Load, until).await?;
         let reading = reads.run(Op::Load, place, move || directory.load(&name, now));
         match timeout_at(until, reading).await {
             Ok(found) => found,
@@ -197,7 +198,7 @@ impl Files {
     ) -> Result<T, StoreError> {
         let (directory, changes) = (Arc::clone(&self.shared.directory), &self.shared.changes);
         let until = Instant::now() + patience;
-        let place = changes.place(op, until).await?;
+        let place = place(&changes.outstanding, op, until).await?;
         let task = self.drain.spawn_local(changes.run(op, place, move || work(&directory)));
         match timeout_at(until, task).await {
             Ok(Ok(done)) => done,
@@ -212,18 +213,6 @@ impl Lane {
         Self {
             outstanding: Arc::new(Semaphore::new(OUTSTANDING)),
             threads: Arc::new(Semaphore::new(threads)),
-        }
-    }
-
-    /// A place among the operations under way. One that is free is had without waiting, so that the work begins before its caller
-    /// can leave.
-    async fn place(&self, op: Op, until: Instant) -> Result<OwnedSemaphorePermit, StoreError> {
-        if let Ok(place) = Arc::clone(&self.outstanding).try_acquire_owned() {
-            return Ok(place);
-        }
-        match timeout_at(until, Arc::clone(&self.outstanding).acquire_owned()).await {
-            Ok(Ok(place)) if Instant::now() < until => Ok(place),
-            _ => Err(StoreError::new(op, Kind::Overloaded, "too many operations wait for the disk")),
         }
     }
 

@@ -23,6 +23,7 @@ mod unlock;
 mod url;
 
 use super::error::{Kind, Op};
+use super::place::place;
 use super::seal::Seal;
 use super::{
     Created, Loaded, Lookup, MongoOptions, SETTLE_DEADLINES, StoreError, Swapped, TOO_LARGE, Touched,
@@ -44,7 +45,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 pub(super) use url::check_url;
 
@@ -320,7 +321,7 @@ impl Mongo {
         work: impl Future<Output = Result<T, Fault>> + 'static,
     ) -> Result<T, StoreError> {
         let until = Instant::now() + patience;
-        let place = self.place(op, until).await?;
+        let place = place(&self.changes, op, until).await?;
         let task = self.drain.spawn_local(async move {
             let _place = place;
             work.await
@@ -335,18 +336,6 @@ impl Mongo {
                 self.line.is_late();
                 Err(StoreError::new(op, Kind::Timeout, "no answer within timeouts.store"))
             }
-        }
-    }
-
-    /// A place among the changes under way. One that is free is had without waiting, so that the change begins before its caller can
-    /// leave; else it is waited for, as long as the deadline allows.
-    async fn place(&self, op: Op, until: Instant) -> Result<OwnedSemaphorePermit, StoreError> {
-        if let Ok(place) = Arc::clone(&self.changes).try_acquire_owned() {
-            return Ok(place);
-        }
-        match timeout_at(until, Arc::clone(&self.changes).acquire_owned()).await {
-            Ok(Ok(place)) if Instant::now() < until => Ok(place),
-            _ => Err(StoreError::new(op, Kind::Overloaded, "too many operations are under way")),
         }
     }
 

@@ -17,6 +17,7 @@ mod url;
 mod value;
 
 use super::error::{Kind, Op};
+use super::place::place;
 use super::{
     Created, Loaded, Lookup, RedisOptions, SETTLE_DEADLINES, StoreError, Swapped, TOO_LARGE, Touched,
     Version, VersionKind,
@@ -32,7 +33,7 @@ use script::Script;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use url::Door;
 pub(super) use url::{check_url, client};
@@ -296,7 +297,7 @@ impl Redis {
     ) -> Result<T, StoreError> {
         let began = Instant::now();
         let until = began + patience;
-        let place = self.place(op, until).await?;
+        let place = place(&self.changes, op, until).await?;
         let task = self.drain.spawn_local(async move {
             let _place = place;
             // After that nobody waits for the answer, and on a connection that went silent none would come.
@@ -306,18 +307,6 @@ impl Redis {
             Ok(Ok(result)) => result.map_err(|fault| self.explain(op, &fault)),
             Ok(Err(_)) => Err(self.late(op, began.into_std())),
             Err(_) => Err(StoreError::new(op, Kind::Refused, "the operation's task ended early")),
-        }
-    }
-
-    /// A place among the changes under way. One that is free is had without waiting, so that the change begins before its caller can
-    /// leave.
-    async fn place(&self, op: Op, until: Instant) -> Result<OwnedSemaphorePermit, StoreError> {
-        if let Ok(place) = Arc::clone(&self.changes).try_acquire_owned() {
-            return Ok(place);
-        }
-        match timeout_at(until, Arc::clone(&self.changes).acquire_owned()).await {
-            Ok(Ok(place)) if Instant::now() < until => Ok(place),
-            _ => Err(StoreError::new(op, Kind::Overloaded, "too many operations are under way")),
         }
     }
 
