@@ -257,7 +257,8 @@ impl Proxy {
 
     fn find_route(&self, headers: &HeaderMap, path: &str) -> Result<&RouteOptions, ProxyError> {
         let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
-        let path = RoutePath::parse(path).map_err(|_| ProxyError::Path)?;
+        // `OPTIONS *` asks about the server as a whole (RFC 9110 §9.3.7); `framing` lets no other method say so.
+        let path = RoutePath::parse(if path == "*" { "/" } else { path }).map_err(|_| ProxyError::Path)?;
         let index = path.agree(|path| self.table.find(host, path)).map_err(|_| ProxyError::Path)?;
         index.and_then(|&index| self.options.routes.get(index)).ok_or(ProxyError::NoRoute)
     }
